@@ -1,0 +1,101 @@
+"""Every field of a config, its default, unit and meaning.
+
+A lab note in `configs/` starts from `default_config()` and states what it
+changes. The `ConfigDict` is locked: a field that does not exist is an error.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from qgen_tf import errors
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Returns a config with every field set; needs no TensorFlow to read."""
+    return ml_collections.ConfigDict(
+        {
+            "name": "unnamed",  # prefix of the run directories
+            "seed": 0,  # initial weights, data order, augmentation
+            "dataset": {
+                # digits, cifar10, cifar100, any tfds name, or
+                # image_folder:<path>
+                "name": "digits",
+                "image_size": 16,  # pixels a side; images are resized to it
+                "num_train": 0,  # examples, a fixed random subset; 0 = all
+                "num_test": 0,  # examples, a fixed random subset; 0 = all
+                "crop_padding": 0,  # pixels; random crop after padding
+                "flip": False,  # random horizontal flip
+                "rand_augment": 0.0,  # magnitude in [0, 1]; 0 = off
+                "mixup": 0.0,  # alpha of the Beta distribution; 0 = off
+                "cutmix": 0.0,  # alpha of the Beta distribution; 0 = off
+            },
+            # name and keyword arguments of a function in qgen_tf.models
+            "model": {"name": "nin", "width": 32, "depth": 3, "dropout": 0.0},
+            # the float model, trained from scratch
+            "training": {
+                "epochs": 20,
+                "batch_size": 64,
+                "optimizer": "adamw",  # adamw or sgd (momentum 0.9)
+                "learning_rate": 2e-3,  # peak; cosine decay to 0
+                "warmup_epochs": 1.0,
+                "weight_decay": 1e-4,  # kernels only, decoupled
+                "label_smoothing": 0.0,
+            },
+            # the quantized twin, fine-tuned from the float model of this seed
+            "quantization": {
+                "weight_bits": 32,  # 2..8; 32 leaves weights float
+                "activation_bits": 32,  # 2..8; 32 leaves activations float
+                "first_last_bits": 8,  # first and last layer, both kinds
+                "per_axis": True,  # one step a channel (conv), else a tensor
+                "calibration_examples": 512,  # for the activation steps
+                "epochs": 8,
+                "learning_rate": 5e-4,
+            },
+            # (weight_bits, activation_bits) of the twins that a sweep trains
+            "twins": ((8, 8), (4, 8), (2, 8)),
+            "measures": {
+                "names": ("average_sharpness", "pac_bayes_sigma"),
+                "num_examples": 2048,  # of the training set; 0 = all
+                "seed": 0,  # of noise and bootstrap
+                "point": "deployed",  # or latent: under a live quantizer
+                # keyword arguments of each measure
+                "average_sharpness": {
+                    "sigma": 0.05,  # standard deviation of the noise
+                    "num_samples": 20,  # noise draws, each with both signs
+                    "adaptive": True,  # noise in units of |w|
+                },
+                "pac_bayes_sigma": {
+                    "num_samples": 10,  # noise draws
+                    "adaptive": True,  # noise in units of |w|
+                    "target_drop": 0.1,  # share of examples newly wrong
+                },
+            },
+        }
+    )
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Raises a ConfigError unless a config has every field and no other.
+
+    The fields of `model` depend on the model and are checked when it is built.
+    """
+    wanted, found = _fields(default_config()), _fields(config)
+    if missing := sorted(wanted - found):
+        raise errors.ConfigError(
+            f"the config lacks {missing}: start it from "
+            "qgen_tf.config.default_config()."
+        )
+    if unknown := sorted(found - wanted):
+        raise errors.ConfigError(f"the config has unknown fields {unknown}.")
+
+
+def _fields(config: ml_collections.ConfigDict, prefix: str = "") -> set[str]:
+    names = set()
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, ml_collections.ConfigDict) and path != "model":
+            names |= _fields(value, f"{path}.")
+        else:
+            names.add(path)
+    return names
