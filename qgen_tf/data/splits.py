@@ -1,0 +1,176 @@
+"""The three views of a data set: training stream, training set, test set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from qgen_tf import errors
+from qgen_tf.data import (
+    augmentation,
+    datasets,
+    examples,
+    preprocessing,
+    sources,
+    stream,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set, ready to train on and to measure on.
+
+    Attributes:
+      name: `dataset.name`.
+      num_classes: number of classes.
+      image_shape: (height, width, channels) of every image.
+      class_names: the label is an index of this.
+      num_train: number of training examples.
+      num_test: number of test examples.
+      train: (image, label) of the training set in fixed order, not augmented,
+        not batched; image float32 `image_shape`, normalized; label int32.
+      test: the same of the test set.
+      seed: of the run; part of the seed of every training stream.
+      train_examples: the training set before normalization.
+      augmentation: what a training stream does to the images.
+    """
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    num_train: int
+    num_test: int
+    train: tf.data.Dataset
+    test: tf.data.Dataset
+    seed: int
+    train_examples: examples.Examples
+    augmentation: augmentation.Augmentation
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Returns the number of batches of an epoch, the last one included."""
+        if batch_size < 1:
+            raise errors.ConfigError(
+                f"batch_size is {batch_size}: set it to 1 or more."
+            )
+        return -(-self.num_train // batch_size)
+
+    def training_stream(
+        self, *, batch_size: int, seed: int, epochs: int, first_epoch: int = 0
+    ) -> tf.data.Dataset:
+        """Returns shuffled and augmented batches, epoch after epoch.
+
+        What epoch e consists of, order and augmentation, is a function of
+        the seed that the data set was loaded with, `seed`, `batch_size` and e
+        alone. A run that was stopped after epoch e goes on with
+        `first_epoch=e + 1` and sees what it would have seen.
+
+        Args:
+          batch_size: examples a batch; the last of an epoch may have fewer.
+          seed: tells the streams of one run apart.
+          epochs: the stream ends before this epoch.
+          first_epoch: the stream starts with this epoch, counted from 0.
+
+        Returns:
+          Batches (images float32 [batch, *image_shape], normalized; one-hot
+          labels float32 [batch, num_classes]), `steps_per_epoch` an epoch.
+
+        Raises:
+          errors.ConfigError: `batch_size` or the range of epochs is not
+            positive.
+        """
+        steps = self.steps_per_epoch(batch_size)
+        if not 0 <= first_epoch <= epochs:
+            raise errors.ConfigError(
+                f"there are no epochs from {first_epoch} to {epochs}: choose "
+                "0 <= first_epoch <= epochs."
+            )
+        batches = stream.epochs_of_batches(
+            self.train_examples,
+            self.augmentation,
+            preprocessing.normalizer(self.name),
+            num_classes=self.num_classes,
+            batch_size=batch_size,
+            seeds=(self.seed, seed),
+            epochs=range(first_epoch, epochs),
+        )
+        return batches.apply(
+            tf.data.experimental.assert_cardinality(
+                steps * (epochs - first_epoch)
+            )
+        )
+
+
+def load(dataset_config: Any, *, seed: int) -> Splits:
+    """Loads the data set of a config.
+
+    A set that fits in memory is read here, once; a larger one is streamed.
+    Subsets (`num_train`, `num_test`) do not depend on `seed`, so that models
+    of different seeds are comparable.
+
+    Args:
+      dataset_config: the fields of `config.dataset`.
+      seed: of the run; part of the seed of every training stream.
+
+    Raises:
+      errors.ConfigError: a field has a value that cannot be used.
+      errors.DataError: the data set is missing, malformed or has an empty
+        class.
+    """
+    augment = augmentation.Augmentation(
+        crop_padding=dataset_config.crop_padding,
+        flip=dataset_config.flip,
+        rand_augment=dataset_config.rand_augment,
+        mixup=dataset_config.mixup,
+        cutmix=dataset_config.cutmix,
+    )
+    source = datasets.source(dataset_config.name)
+    train = _prepared(source, "train", dataset_config)
+    test = _prepared(source, "test", dataset_config)
+    if train.image_shape != test.image_shape:
+        raise errors.DataError(
+            f"images of {train.name!r} have shape {train.image_shape}, those "
+            f"of {test.name!r} {test.image_shape}: set dataset.image_size to "
+            "resize them to one."
+        )
+    augment.check(train.image_shape)
+    normalize = preprocessing.normalizer(dataset_config.name)
+    return Splits(
+        name=dataset_config.name,
+        num_classes=len(source.class_names),
+        image_shape=train.image_shape,
+        class_names=source.class_names,
+        num_train=train.size,
+        num_test=test.size,
+        train=_normalized(train, normalize),
+        test=_normalized(test, normalize),
+        seed=seed,
+        train_examples=train,
+        augmentation=augment,
+    )
+
+
+def _prepared(
+    source: sources.Source, split: str, dataset_config: Any
+) -> examples.Examples:
+    field = f"num_{split}"
+    chosen = examples.subset(
+        getattr(source, split), dataset_config[field], f"dataset.{field}"
+    )
+    prepared = preprocessing.resized(chosen, dataset_config.image_size)
+    examples.check_classes(prepared, source.class_names)
+    return prepared
+
+
+def _normalized(
+    part: examples.Examples, normalize: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.data.Dataset:
+    return (
+        part.images()
+        .map(lambda image, label: (normalize(image), label))
+        .apply(tf.data.experimental.assert_cardinality(part.size))
+        .prefetch(tf.data.AUTOTUNE)
+    )
