@@ -1,0 +1,62 @@
+"""Float models: plain functions that return flat Functional Keras models.
+
+They know nothing of quantization.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qgen_tf import errors
+from qgen_tf.compat import keras
+from qgen_tf.models.nin import nin
+from qgen_tf.models.resnet import resnet18
+
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    "nin": nin,
+    "resnet18": resnet18,
+}
+
+
+def build(
+    model_config: Mapping[str, Any],
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+) -> keras.Model:
+    """Builds the model that a config names.
+
+    Args:
+      model_config: `name`, a key of `MODELS`, and the keyword arguments of
+        that function; those of other models are refused.
+      input_shape: (height, width, channels) of an image.
+      num_classes: number of logits.
+
+    Raises:
+      ConfigError: the name or an argument is unknown, or a value is refused.
+    """
+    arguments = dict(model_config)
+    name = arguments.pop("name")
+    if name not in MODELS:
+        raise errors.ConfigError(
+            f"model.name {name!r} is unknown: choose one of {sorted(MODELS)}."
+        )
+    known = [
+        parameter.name
+        for parameter in inspect.signature(MODELS[name]).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for argument in arguments:
+        if argument not in known:
+            raise errors.ConfigError(
+                f"model.{argument} is not an argument of {name!r}: it takes "
+                f"{known}."
+            )
+    try:
+        return MODELS[name](input_shape, num_classes, **arguments)
+    except (TypeError, ValueError) as error:
+        raise errors.ConfigError(
+            f"model {name!r} cannot be built from {arguments} for images of "
+            f"{input_shape}: {error}"
+        ) from error
