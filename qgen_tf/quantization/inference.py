@@ -1,0 +1,222 @@
+"""The deployed network: what a trained model is once it leaves training.
+
+Measures are taken of it, the theory reads its bin widths, and export converts
+it and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qgen_tf import errors
+from qgen_tf.compat import keras
+from qgen_tf.quantization import graph, grids
+from qgen_tf.quantization.quantize import QuantizeWrapper
+from qgen_tf.quantization.quantize_registry import (
+    WEIGHTS,
+    Role,
+    has_activation,
+    role,
+)
+
+Layer = keras.layers.Layer
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceModel:
+    """A deployed network.
+
+    Attributes:
+      model: flat Functional model of plain Keras layers and
+        `ActivationQuantizer`s, BatchNorm folded, weights on their grids.
+      weight_grids: name of a layer of `model` to the grid of its weight; empty
+        for a float network.
+    """
+
+    model: keras.Model
+    weight_grids: dict[str, grids.WeightGrid]
+
+
+def inference_model(model: keras.Model) -> InferenceModel:
+    """Returns the network that is deployed for a trained model.
+
+    BatchNorm that directly follows a convolution or dense layer is folded into
+    it, for float and quantized models alike. Each quantized weight is frozen
+    at `levels * step_size`, each activation quantizer at its step size, and
+    each bias is rounded to the int32 grid of the integer runtime, whose step
+    is that of the input times that of the weight.
+
+    Args:
+      model: a flat Functional model, float or from `quantize_model`; it is
+        left as it is.
+
+    Raises:
+      ModelError: the model is not flat and Functional, or not calibrated.
+    """
+    graph.require_functional(model)
+    builder = _Builder(model)
+    deployed = graph.rebuild(model, builder.call, name=model.name)
+    return InferenceModel(deployed, builder.weight_grids)
+
+
+def input_step_size(tensor: Any) -> float | None:
+    """Returns the step size of the grid that a symbolic tensor is on.
+
+    Args:
+      tensor: output of a layer of a deployed network.
+
+    Returns:
+      The step size, or None if the tensor is float.
+    """
+    layer = tensor.node.layer
+    if isinstance(layer, grids.ActivationQuantizer):
+        return layer.step_size
+    if role(layer) is Role.SHAPE:
+        return input_step_size(layer.input)
+    return None
+
+
+def _unwrap(layer: Layer) -> Layer:
+    return layer.layer if isinstance(layer, QuantizeWrapper) else layer
+
+
+def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
+    """Maps names of linear layers to the BatchNorm that alone reads them."""
+    outputs = {tensor.node.layer.name for tensor in model.outputs}
+    readers = graph.consumers(model)
+    return {
+        layer.name: _unwrap(readers[layer.name][0])
+        for layer in model.layers
+        if role(_unwrap(layer)) is Role.LINEAR
+        and has_activation(_unwrap(layer), "linear")
+        and len(readers[layer.name]) == 1
+        and role(_unwrap(readers[layer.name][0])) is Role.NORM
+        and layer.name not in outputs
+    }
+
+
+def _affine(norm: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and offset, [channels], of BatchNorm in inference."""
+    variance = norm.moving_variance.numpy()
+    factor = 1.0 / np.sqrt(variance + np.float32(norm.epsilon))
+    if norm.scale:
+        factor = factor * norm.gamma.numpy()
+    offset = -norm.moving_mean.numpy() * factor
+    if norm.center:
+        offset = offset + norm.beta.numpy()
+    return factor.astype(np.float32), offset.astype(np.float32)
+
+
+class _Builder:
+    """Builds the deployed layers of a trained model, call by call."""
+
+    def __init__(self, model: keras.Model):
+        self.weight_grids: dict[str, grids.WeightGrid] = {}
+        self._norms = _foldable_norms(model)
+        self._folded = {norm.name for norm in self._norms.values()}
+        self._copies: dict[str, Layer] = {}
+
+    def call(self, layer: Layer, apply: Callable[..., Any]) -> Any:
+        """Calls what stands for `layer`; see `graph.rebuild`."""
+        inner = _unwrap(layer)
+        if role(inner) is Role.LINEAR:
+            outputs = apply(lambda tensor: self._linear(layer, tensor)(tensor))
+        elif self._vanishes(inner):
+            outputs = apply(lambda tensor: tensor)
+        else:
+            outputs = apply(self._copy(inner))
+        return self._quantized(layer, outputs)
+
+    def _vanishes(self, inner: Layer) -> bool:
+        return (
+            isinstance(inner, keras.layers.InputLayer | keras.layers.Dropout)
+            or inner.name in self._folded
+            or type(inner) is keras.layers.Activation
+            and has_activation(inner, "linear")
+        )
+
+    def _quantized(self, layer: Layer, outputs: Any) -> Any:
+        if not isinstance(layer, QuantizeWrapper):
+            return outputs
+        quantizer = layer.quantize_config.output_quantizer
+        if quantizer is None:
+            return outputs
+        step_size = quantizer.step_size(layer._output_quantizer_vars).numpy()
+        if not np.isfinite(step_size):
+            raise errors.ModelError(
+                f"layer {layer.name!r} has no activation step size: call "
+                "qgen_tf.calibrate(model, dataset) first."
+            )
+        return grids.ActivationQuantizer(
+            step_size,
+            quantizer.num_bits,
+            quantizer.signed,
+            name=f"{layer.layer.name}_grid",
+        )(outputs)
+
+    def _copy(self, inner: Layer) -> Layer:
+        if inner.name not in self._copies:
+            copy = type(inner).from_config(inner.get_config())
+            copy.build(inner.input_shape)
+            copy.set_weights(inner.get_weights())
+            self._copies[inner.name] = copy
+        return self._copies[inner.name]
+
+    def _linear(self, layer: Layer, inputs: Any) -> Layer:
+        inner = _unwrap(layer)
+        if inner.name in self._copies:
+            return self._copies[inner.name]
+        copy = type(inner).from_config({**inner.get_config(), "use_bias": True})
+        copy.build(inputs.shape)
+        factor = np.ones(copy.bias.shape, np.float32)
+        bias = np.zeros(copy.bias.shape, np.float32)
+        if inner.use_bias:
+            bias = inner.bias.numpy()
+        if layer.name in self._norms:
+            factor, offset = _affine(self._norms[layer.name])
+            bias = bias * factor + offset
+        self._assign(copy, layer, factor, bias, input_step_size(inputs))
+        self._copies[inner.name] = copy
+        return copy
+
+    def _assign(
+        self,
+        copy: Layer,
+        layer: Layer,
+        factor: np.ndarray,
+        bias: np.ndarray,
+        input_step: float | None,
+    ) -> None:
+        """Sets weight and bias of `copy`, on their grids if there are any."""
+        weight = WEIGHTS[type(copy)]
+        variable = getattr(copy, weight.attribute)
+        channels = [1] * variable.shape.rank
+        for axis in weight.channel_axes:
+            channels[axis] = variable.shape[axis]
+        factor = factor.reshape(channels)
+        if not (isinstance(layer, QuantizeWrapper) and layer._weight_vars):
+            latent = getattr(_unwrap(layer), weight.attribute).numpy()
+            variable.assign(latent * factor)
+            copy.bias.assign(bias)
+            return
+        ((latent, quantizer, step_vars),) = layer._weight_vars
+        grid = grids.weight_grid(
+            latent.numpy(),
+            quantizer.step_size(step_vars).numpy(),
+            quantizer.num_bits,
+        )
+        if layer.name in self._norms:
+            grid = grids.scaled(grid, factor)
+        if input_step is not None:
+            steps = np.broadcast_to(grid.step_size, channels).reshape(-1)
+            steps = steps.astype(np.float64) * input_step
+            levels = grids.round_bias(bias, steps)
+            grid = dataclasses.replace(grid, bias_levels=levels)
+            bias = levels * steps
+        variable.assign(grid.values)
+        copy.bias.assign(bias.astype(np.float32))
+        self.weight_grids[copy.name] = grid
