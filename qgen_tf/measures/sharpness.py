@@ -1,0 +1,93 @@
+"""Sharpness: how fast the loss rises around the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from qgen_tf import errors
+from qgen_tf.compat import keras
+from qgen_tf.measures import perturbations
+from qgen_tf.measures.evaluate import LossFn, cross_entropy
+from qgen_tf.measures.perturbations import Variables
+from qgen_tf.measures.result import MeasureResult
+
+
+def average_sharpness(
+    model: keras.Model,
+    dataset: tf.data.Dataset,
+    loss_fn: LossFn = cross_entropy,
+    *,
+    point: str = "deployed",
+    variables: Variables = perturbations.kernels,
+    seed: int = 0,
+    sigma: float = 0.01,
+    num_samples: int = 20,
+    adaptive: bool = True,
+) -> MeasureResult:
+    """Mean rise in loss, in nats, under Gaussian weight noise.
+
+    `E[L(w + sigma * u)] - L(w)` with `u_i ~ N(0, 1)`, or `N(0, w_i^2)` if
+    adaptive (Andriushchenko et al. 2023, arXiv 2302.07011, section 2). To
+    second order it is `sigma^2 / 2 * tr(H)`. Each draw is used with both
+    signs, which cancels the gradient and every odd order, to the rounding of
+    float32. A value below zero means that noise lowers the loss: the weights
+    are not at a minimum of this data set.
+
+    Args:
+      model: images to logits; as trained, float or quantized.
+      dataset: batches of (images, int labels), cached; the training set
+        without augmentation.
+      loss_fn: (labels, logits) to the loss of each example.
+      point: "deployed" or "latent"; see `perturbations.measured_model`.
+      variables: given the network that is measured, its weights that get
+        noise.
+      seed: of the noise.
+      sigma: standard deviation of the noise.
+      num_samples: draws, at least 2.
+      adaptive: whether noise is in units of |w|, which makes the measure blind
+        to a rescaling of layers; weights that are zero get none.
+
+    Raises:
+      ConfigError: a setting is out of range.
+      ModelError: the model has no weight to perturb, or its loss is not
+        finite, with noise or without.
+    """
+    if not (0 < sigma < np.inf and num_samples >= 2):
+        raise errors.ConfigError(
+            "average_sharpness needs a finite sigma > 0 and num_samples >= 2, "
+            f"not {sigma} and {num_samples}."
+        )
+    rises = []
+    with perturbations.gaussian_probe(
+        model,
+        dataset,
+        loss_fn,
+        point=point,
+        variables=variables,
+        seed=seed,
+        adaptive=adaptive,
+    ) as probe:
+        for draw in range(num_samples):
+            plus, _ = probe.under_noise(draw, sigma)
+            minus, _ = probe.under_noise(draw, -sigma)
+            rises.append((plus + minus) / 2 - probe.loss)
+    if not np.isfinite(rises).all():
+        raise errors.ModelError(
+            f"the loss of model {model.name!r} is not finite under noise of "
+            f"sigma {sigma}: choose a smaller one."
+        )
+    return MeasureResult(
+        name="average_sharpness",
+        value=float(np.mean(rises)),
+        unit="nats",
+        standard_error=float(np.std(rises, ddof=1) / num_samples**0.5),
+        converged=True,
+        settings={
+            "point": point,
+            "seed": seed,
+            "sigma": sigma,
+            "num_samples": num_samples,
+            "adaptive": adaptive,
+        },
+    )
