@@ -1,0 +1,23 @@
+"""Training into run directories."""
+
+from qgen_tf.training.run_directory import (
+    RunDirectory,
+    atomic_path,
+    float_config,
+    is_quantized,
+    label,
+    with_bits,
+)
+from qgen_tf.training.train import load_model, make_deterministic, train
+
+__all__ = [
+    "RunDirectory",
+    "atomic_path",
+    "float_config",
+    "is_quantized",
+    "label",
+    "load_model",
+    "make_deterministic",
+    "train",
+    "with_bits",
+]

@@ -1,0 +1,203 @@
+"""The run directory: all that is known of one trained model.
+
+It is the only interface between training, measuring, export and study:
+
+    <name>-<float or wXaY>-<hash8>/
+      config.json         what determines the trained model
+      initial.weights.h5  before the first step of training
+      final.weights.h5    after the last
+      history.csv         a row for each epoch
+      train.json          written last by training
+      measures.json       gap, flatness and noise
+      export/             model.tflite and verification.json
+      backup/             the newest epoch, while training runs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from qgen_tf import errors
+from qgen_tf.quantization import FLOAT_BITS
+
+_DETERMINING = ("seed", "dataset", "model", "training")
+
+
+def is_quantized(config: ml_collections.ConfigDict) -> bool:
+    """Whether the config asks for a quantized model."""
+    bits = config.quantization
+    return not bits.weight_bits == bits.activation_bits == FLOAT_BITS
+
+
+def float_config(
+    config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+    """Returns the config of the float model that a quantized one starts from."""
+    return with_bits(config, FLOAT_BITS, FLOAT_BITS)
+
+
+def with_bits(
+    config: ml_collections.ConfigDict, weight_bits: int, activation_bits: int
+) -> ml_collections.ConfigDict:
+    """Returns the config with other bits."""
+    twin = config.copy_and_resolve_references()
+    twin.quantization.weight_bits = weight_bits
+    twin.quantization.activation_bits = activation_bits
+    return twin
+
+
+def label(config: ml_collections.ConfigDict) -> str:
+    """Returns "float" or the bits, such as "w4a8"."""
+    if not is_quantized(config):
+        return "float"
+    bits = config.quantization
+    return f"w{bits.weight_bits}a{bits.activation_bits}"
+
+
+def _determining(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the fields that the trained weights depend on, as JSON types."""
+    fields = [
+        *_DETERMINING,
+        *(["quantization"] if is_quantized(config) else []),
+    ]
+    content = json.loads(config.to_json(sort_keys=True))
+    return {field: content[field] for field in fields}
+
+
+class RunDirectory:
+    """A directory of one trained model; files in it appear whole or not at all.
+
+    Attributes:
+      path: of the directory.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Opens an existing run.
+
+        Raises:
+          RunDirectoryError: there is no run at `path`.
+        """
+        self.path = pathlib.Path(path)
+        if not (self.path / "config.json").is_file():
+            raise errors.RunDirectoryError(
+                f"{self.path} is not a run directory: it has no config.json; "
+                "pass a folder that qgen-train wrote."
+            )
+
+    @classmethod
+    def create(
+        cls,
+        workdir: str | os.PathLike[str],
+        config: ml_collections.ConfigDict,
+    ) -> RunDirectory:
+        """Opens the run of a config below `workdir`; makes it if it is new.
+
+        Raises:
+          RunDirectoryError: the directory is there, from another config, or
+            cannot be written.
+        """
+        content = _determining(config)
+        digest = hashlib.sha256(
+            json.dumps(content, sort_keys=True).encode()
+        ).hexdigest()[:8]
+        path = pathlib.Path(workdir) / f"{config.name}-{label(config)}-{digest}"
+        content = {
+            "name": config.name,
+            "quantization": json.loads(config.quantization.to_json()),
+            **content,
+        }
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not (path / "config.json").exists():
+                if any(path.iterdir()):
+                    raise errors.RunDirectoryError(
+                        f"{path} has files but no config.json: it is not a run "
+                        "of this project; move it away or choose another "
+                        "--workdir."
+                    )
+                with atomic_path(path / "config.json") as target:
+                    target.write_text(json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise errors.RunDirectoryError(
+                f"cannot write the run directory {path}: {error.strerror}; "
+                "choose another --workdir."
+            ) from error
+        run = cls(path)
+        if run.read_json("config.json") != content:
+            raise errors.RunDirectoryError(
+                f"{path} belongs to another config: move it away or choose "
+                "another --workdir."
+            )
+        return run
+
+    @property
+    def config(self) -> ml_collections.ConfigDict:
+        """What determines the trained model, with `name` and `quantization`."""
+        return ml_collections.ConfigDict(self.read_json("config.json"))
+
+    @property
+    def label(self) -> str:
+        """The bits, such as "w4a8", or "float"."""
+        return label(self.config)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training has finished."""
+        return (self.path / "train.json").exists()
+
+    def require_trained(self) -> None:
+        """Raises a RunDirectoryError unless training has finished."""
+        if not self.is_trained:
+            raise errors.RunDirectoryError(
+                f"{self.path} is not trained to the end: run qgen-train with "
+                "the same config again; it resumes."
+            )
+
+    def read_json(self, name: str) -> Any:
+        """Returns the content of a JSON file of the run.
+
+        Raises:
+          RunDirectoryError: the file is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise errors.RunDirectoryError(
+                f"{path} is missing: run the stage that writes it."
+            ) from None
+        except ValueError as error:
+            raise errors.RunDirectoryError(
+                f"{path} is damaged ({error}): delete it and run the stage "
+                "that writes it."
+            ) from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a JSON file of the run. NaN is refused."""
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        with atomic_path(self.path / name) as target:
+            target.write_text(text)
+
+
+@contextlib.contextmanager
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary path that becomes `path` if no exception is raised.
+
+    The suffixes are kept, because writers choose a format by them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=".writing-"
+    ) as folder:
+        temporary = pathlib.Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)
