@@ -1,0 +1,44 @@
+"""`qgen-measure`: measures one trained model."""
+
+from __future__ import annotations
+
+from absl import flags
+from ml_collections import config_flags
+
+from qgen_tf.cli import program
+from qgen_tf.config import default_config
+
+MANUAL = """\
+Measures a trained model: accuracy, loss and generalization gap with their
+intervals, bin width and noise of each layer, flatness. Writes measures.json
+into the run directory.
+
+Examples:
+  qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd
+  qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd \\
+      --settings.num_examples=0 --settings.average_sharpness.num_samples=100
+      on all training examples, with more noise draws
+"""
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "written by qgen-train.")
+_SETTINGS = config_flags.DEFINE_config_dict(
+    "settings",
+    default_config().measures,
+    help_string=(
+        "what is measured and how; --settings.FIELD=VALUE changes a field. "
+        "The fields are those of `measures` in a config."
+    ),
+)
+
+
+def _main() -> None:
+    run_dir = program.require(_RUN_DIR)
+    from qgen_tf.study import stages, tables
+
+    record = stages.measure(run_dir, _SETTINGS.value)
+    print(tables.measures_text(record))
+
+
+def main() -> None:
+    """Runs the program."""
+    program.run(_main, MANUAL, (_RUN_DIR, _SETTINGS))

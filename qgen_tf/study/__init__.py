@@ -1,0 +1,1 @@
+"""Studies: many trials, their records and the report."""

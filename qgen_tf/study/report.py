@@ -1,0 +1,136 @@
+"""One HTML file that shows a study."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jinja2
+import markupsafe
+import pandas as pd
+
+from export.verify import MARGIN
+from qgen_tf.study import figures, records, stages, tables
+from qgen_tf.training import RunDirectory, atomic_path
+
+_NOISE_COLUMNS = {
+    "model": "model",
+    "layer": "layer",
+    "num_bits": "bits",
+    "num_weights": "weights",
+    "step_size": "bin width",
+    "noise_power": "noise power",
+    "predicted_noise_power": "predicted",
+    "uniform_distance": "distance",
+    "clipped": "clipped",
+    "weight_correlation": "correlation",
+}
+_AGREEMENT_COLUMNS = {
+    "model": "model",
+    "argmax_agreement": "same class, test [%]",
+    "max_steps": "max. difference to trained [steps]",
+    "max_steps_deployed": "max. difference to deployed [steps]",
+    "kilobytes": "file [kB]",
+}
+
+
+def write(runs: Sequence[RunDirectory], workdir: str | os.PathLike[str]) -> str:
+    """Writes the report of runs of one config and returns the main table.
+
+    The files `report.html`, `records.csv` and `noise.csv` are written into the
+    folder of `workdir` that has the config's name.
+
+    Args:
+      runs: went through every stage.
+      workdir: folder of run directories.
+
+    Returns:
+      The table, and below it the path of the report.
+    """
+    folder = pathlib.Path(workdir) / runs[0].config.name
+    frame = records.load(runs)
+    noise = records.noise(runs)
+    for name, content in (
+        ("records.csv", frame.to_csv(index=False)),
+        ("noise.csv", noise.to_csv(index=False)),
+        ("report.html", _render(runs, frame, noise)),
+    ):
+        with atomic_path(folder / name) as target:
+            target.write_text(content)
+    table = tables.summary(frame).to_string(index=False)
+    return f"{table}\n\n{folder / 'report.html'}"
+
+
+def _render(
+    runs: Sequence[RunDirectory], frame: pd.DataFrame, noise: pd.DataFrame
+) -> str:
+    first = runs[0].read_json(stages.MEASURES_FILE)
+    names = list(first["measures"])
+    plots = {
+        "gaps": figures.gaps(frame),
+        "accuracies": figures.accuracies(frame),
+        "flatness": figures.flatness(frame, names),
+        "histories": figures.histories(runs),
+    }
+    if len(noise):
+        plots["bin_widths"] = figures.bin_widths(noise)
+        plots["noise_powers"] = figures.noise_powers(noise)
+
+    def plot(name: str, caption: str) -> markupsafe.Markup:
+        return markupsafe.Markup(
+            '<figure><img alt="{}" src="{}"><figcaption>{}</figcaption></figure>'
+        ).format(caption, figures.data_uri(plots[name]), caption)
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("qgen_tf.study", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html").render(
+        title=f"Generalization of {runs[0].config.name}",
+        facts=_facts(runs[0]),
+        margin=MARGIN,
+        num_examples=first["settings"]["num_examples"] or "all",
+        summary=tables.summary(frame),
+        agreement=frame[[*_AGREEMENT_COLUMNS]].rename(
+            columns=_AGREEMENT_COLUMNS
+        ),
+        flatness=_flatness(frame, names),
+        noise=noise[[*_NOISE_COLUMNS]].rename(columns=_NOISE_COLUMNS)
+        if len(noise)
+        else None,
+        plot=plot,
+        table=_table,
+    )
+
+
+def _facts(run: RunDirectory) -> str:
+    config, facts = run.config, run.read_json("train.json")
+    return (
+        f"Data set {config.dataset.name}: {facts['num_train']} training and "
+        f"{facts['num_test']} test examples of {facts['image_shape']}. Model "
+        f"{config.model.name}, {facts['parameters']} parameters. Seed "
+        f"{config.seed}; one model for each bit width."
+    )
+
+
+def _flatness(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    columns = {"model": frame["model"]}
+    for name in names:
+        columns[name.replace("_", " ")] = [
+            f"{value:.4g} ± {error:.2g}{'' if converged else ' (bound hit)'}"
+            for value, error, converged in zip(
+                frame[name],
+                frame[f"{name}_standard_error"],
+                frame[f"{name}_converged"],
+                strict=True,
+            )
+        ]
+    return pd.DataFrame(columns)
+
+
+def _table(frame: pd.DataFrame) -> markupsafe.Markup:
+    return markupsafe.Markup(
+        frame.to_html(index=False, border=0, float_format="{:.4g}".format)
+    )
