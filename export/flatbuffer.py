@@ -194,7 +194,7 @@ def _check_ends(network: InferenceModel, model: schema.ModelT) -> None:
     ):
         for index, layer in zip(indices, layers, strict=True):
             scale = np.array(graph.tensors[index].quantization.scale)
-            _check_scales(what, scale, np.float32([layer.step_size]))
+            _check_scales(what, scale, np.array([layer.step_size], np.float32))
 
 
 def _check_scales(what: str, found: np.ndarray, wanted: np.ndarray) -> None:

@@ -42,3 +42,7 @@ def _main() -> None:
 def main() -> None:
     """Runs the program."""
     program.run(_main, MANUAL, (_RUN_DIR, _SETTINGS))
+
+
+if __name__ == "__main__":
+    main()

@@ -29,3 +29,7 @@ def _main() -> None:
 def main() -> None:
     """Runs the program."""
     program.run(_main, MANUAL, (_WORKDIR, _NAME))
+
+
+if __name__ == "__main__":
+    main()

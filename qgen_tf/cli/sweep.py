@@ -33,3 +33,7 @@ def _main() -> None:
 def main() -> None:
     """Runs the program."""
     program.run(_main, MANUAL, (_CONFIG, _WORKDIR))
+
+
+if __name__ == "__main__":
+    main()

@@ -117,14 +117,13 @@ class Augmentation:
         return augment
 
     def _image_layers(self, image_shape: tuple[int, int, int]) -> list[Any]:
-        layers = compat.keras_cv().layers
         chosen = []
         if self.crop_padding:
             # Whole pixels are the nearest to a draw from this range, each
             # shift as likely as any other. (keras-cv's RandomCrop resamples.)
             reach = self.crop_padding + 0.5
             chosen.append(
-                layers.RandomTranslation(
+                compat.keras_cv().layers.RandomTranslation(
                     height_factor=reach / image_shape[0],
                     width_factor=reach / image_shape[1],
                     fill_mode="constant",
@@ -132,17 +131,16 @@ class Augmentation:
                 )
             )
         if self.flip:
-            chosen.append(layers.RandomFlip("horizontal"))
+            chosen.append(compat.keras_cv().layers.RandomFlip("horizontal"))
         return chosen
 
     def _mixers(self) -> list[Mixer]:
-        layers = compat.keras_cv().layers
         chosen: list[Mixer] = []
         if self.mixup:
-            layer = layers.MixUp(self.mixup)
+            layer = compat.keras_cv().layers.MixUp(self.mixup)
             chosen.append(functools.partial(_mixup, layer))
         if self.cutmix:
-            layer = layers.CutMix(self.cutmix)
+            layer = compat.keras_cv().layers.CutMix(self.cutmix)
             chosen.append(functools.partial(_cutmix, layer))
         return chosen
 

@@ -33,7 +33,6 @@ class Splits:
       train: (image, label) of the training set in fixed order, not augmented,
         not batched; image float32 `image_shape`, normalized; label int32.
       test: the same of the test set.
-      seed: of the run; part of the seed of every training stream.
       train_examples: the training set before normalization.
       augmentation: what a training stream does to the images.
     """
@@ -46,7 +45,6 @@ class Splits:
     num_test: int
     train: tf.data.Dataset
     test: tf.data.Dataset
-    seed: int
     train_examples: examples.Examples
     augmentation: augmentation.Augmentation
 
@@ -64,13 +62,12 @@ class Splits:
         """Returns shuffled and augmented batches, epoch after epoch.
 
         What epoch e consists of, order and augmentation, is a function of
-        the seed that the data set was loaded with, `seed`, `batch_size` and e
-        alone. A run that was stopped after epoch e goes on with
-        `first_epoch=e + 1` and sees what it would have seen.
+        `seed`, `batch_size` and e alone. A run that was stopped after epoch e
+        goes on with `first_epoch=e + 1` and sees what it would have seen.
 
         Args:
           batch_size: examples a batch; the last of an epoch may have fewer.
-          seed: tells the streams of one run apart.
+          seed: of the run.
           epochs: the stream ends before this epoch.
           first_epoch: the stream starts with this epoch, counted from 0.
 
@@ -94,7 +91,7 @@ class Splits:
             preprocessing.normalizer(self.name),
             num_classes=self.num_classes,
             batch_size=batch_size,
-            seeds=(self.seed, seed),
+            seed=seed,
             epochs=range(first_epoch, epochs),
         )
         return batches.apply(
@@ -104,16 +101,15 @@ class Splits:
         )
 
 
-def load(dataset_config: Any, *, seed: int) -> Splits:
+def load(dataset_config: Any) -> Splits:
     """Loads the data set of a config.
 
     A set that fits in memory is read here, once; a larger one is streamed.
-    Subsets (`num_train`, `num_test`) do not depend on `seed`, so that models
-    of different seeds are comparable.
+    Subsets (`num_train`, `num_test`) do not depend on the seed of a run, so
+    that models of different seeds are comparable.
 
     Args:
       dataset_config: the fields of `config.dataset`.
-      seed: of the run; part of the seed of every training stream.
 
     Raises:
       errors.ConfigError: a field has a value that cannot be used.
@@ -147,7 +143,6 @@ def load(dataset_config: Any, *, seed: int) -> Splits:
         num_test=test.size,
         train=_normalized(train, normalize),
         test=_normalized(test, normalize),
-        seed=seed,
         train_examples=train,
         augmentation=augment,
     )

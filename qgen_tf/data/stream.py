@@ -20,12 +20,12 @@ def epochs_of_batches(
     *,
     num_classes: int,
     batch_size: int,
-    seeds: tuple[int, int],
+    seed: int,
     epochs: range,
 ) -> tf.data.Dataset:
     """Returns shuffled and augmented batches, one epoch after another.
 
-    Every random number is a stateless function of the seeds, the epoch, and
+    Every random number is a stateless function of the seed, the epoch, and
     the place of the image in the epoch or of the batch in the epoch: none
     depends on the epochs before, on other threads or on the global seed of
     TensorFlow.
@@ -36,7 +36,7 @@ def epochs_of_batches(
       normalize: what is done to batches of pixels at the end.
       num_classes: number of classes.
       batch_size: examples a batch; the last of an epoch may have fewer.
-      seeds: two integers.
+      seed: of the run.
       epochs: which epochs, a range with step 1.
 
     Returns:
@@ -47,7 +47,7 @@ def epochs_of_batches(
     augment_batch = augment.batch_fn(stored.image_shape)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        epoch_seed = tf.random.fold_in(seeds, epoch)
+        epoch_seed = tf.random.fold_in((seed, 0), epoch)
 
         def image_and_label(index, example):
             record, label = example

@@ -16,7 +16,7 @@ class LayerNoise:
 
     The theory takes the noise `latent - levels * s` as uniform on
     `[-s/2, s/2]`, independent of the weights. The last three fields say how
-    far that is from the truth: at 2 bits it is far.
+    far that is from the truth: at 2 bits it can be far.
 
     Attributes:
       layer: name.

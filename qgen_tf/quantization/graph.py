@@ -7,14 +7,14 @@ calls in topological order that asks, call by call, what stands in its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from qgen_tf import compat, errors
 from qgen_tf.compat import keras
 
-Layer = keras.layers.Layer
+Layer: TypeAlias = keras.layers.Layer
 
 
 def require_functional(model: keras.Model) -> None:

@@ -120,5 +120,5 @@ def quantize(
 
 @tf.custom_gradient
 def scale_gradient(values: tf.Tensor, scale: tf.Tensor):
-    """Returns `values`; their gradient is multiplied by the constant `scale`."""
+    """Returns `values`; their gradient is multiplied by `scale`."""
     return tf.identity(values), lambda upstream: (upstream * scale, None)

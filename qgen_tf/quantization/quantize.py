@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.quantization.keras import (
+    QuantizeWrapperV2 as QuantizeWrapper,
+)
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
@@ -25,8 +29,7 @@ from qgen_tf.quantization.quantize_scheme import (
     ExplicitScheme,
 )
 
-Layer = keras.layers.Layer
-QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapperV2
+Layer: TypeAlias = keras.layers.Layer
 
 PREFIX = "quant_"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow_model_optimization as tfmot
 
 from qgen_tf.compat import keras
 
-Quantizer = tfmot.quantization.keras.quantizers.Quantizer
+Quantizer: TypeAlias = tfmot.quantization.keras.quantizers.Quantizer
 
 
 @keras.utils.register_keras_serializable(package="qgen_tf")

@@ -10,8 +10,6 @@ from qgen_tf import errors
 
 FLOAT_BITS = 32
 
-tfmot_keras = tfmot.quantization.keras
-
 
 @dataclasses.dataclass(frozen=True)
 class BitScheme:
@@ -62,7 +60,7 @@ class BitScheme:
         return self.activation_bits
 
 
-class IdentityTransform(tfmot_keras.QuantizeLayoutTransform):
+class IdentityTransform(tfmot.quantization.keras.QuantizeLayoutTransform):
     """Leaves the layers of an annotated model as they are."""
 
     def apply(self, model, layer_quantize_map):
@@ -70,7 +68,7 @@ class IdentityTransform(tfmot_keras.QuantizeLayoutTransform):
         return model, layer_quantize_map
 
 
-class ExplicitRegistry(tfmot_keras.QuantizeRegistry):
+class ExplicitRegistry(tfmot.quantization.keras.QuantizeRegistry):
     """Knows no layer: each has its config from its annotation, or none."""
 
     def supports(self, layer) -> bool:
@@ -82,7 +80,7 @@ class ExplicitRegistry(tfmot_keras.QuantizeRegistry):
         raise KeyError(layer.name)
 
 
-class ExplicitScheme(tfmot_keras.QuantizeScheme):
+class ExplicitScheme(tfmot.quantization.keras.QuantizeScheme):
     """Quantizes what is annotated, as it is annotated, and nothing else."""
 
     def get_layout_transformer(self) -> IdentityTransform:

@@ -79,8 +79,9 @@ def _render(
 
     def plot(name: str, caption: str) -> markupsafe.Markup:
         return markupsafe.Markup(
-            '<figure><img alt="{}" src="{}"><figcaption>{}</figcaption></figure>'
-        ).format(caption, figures.data_uri(plots[name]), caption)
+            '<figure><img alt="{0}" src="{1}"><figcaption>{0}</figcaption>'
+            "</figure>"
+        ).format(caption, figures.data_uri(plots[name]))
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("qgen_tf.study", "."),

@@ -139,7 +139,7 @@ def _measure(
 
 
 def _splits(run: RunDirectory) -> data.Splits:
-    return data.load(run.config.dataset, seed=run.config.seed)
+    return data.load(run.config.dataset)
 
 
 def _subset(splits: data.Splits, num_examples: int) -> tf.data.Dataset:

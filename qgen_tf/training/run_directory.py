@@ -41,7 +41,7 @@ def is_quantized(config: ml_collections.ConfigDict) -> bool:
 def float_config(
     config: ml_collections.ConfigDict,
 ) -> ml_collections.ConfigDict:
-    """Returns the config of the float model that a quantized one starts from."""
+    """Returns the config of the float model that a twin starts from."""
     return with_bits(config, FLOAT_BITS, FLOAT_BITS)
 
 

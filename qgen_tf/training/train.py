@@ -54,7 +54,7 @@ def train(
     parent = None
     if is_quantized(config):
         parent = train(float_config(config), workdir)
-    splits = data.load(config.dataset, seed=config.seed)
+    splits = data.load(config.dataset)
     keras.utils.set_random_seed(config.seed)
     if parent is None:
         model = models.build(

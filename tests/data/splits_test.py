@@ -21,7 +21,7 @@ def _arrays(dataset):
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load(dataset_config(), seed=0)
+    return data.load(dataset_config())
 
 
 def test_data_sets_are_listed():
@@ -43,9 +43,7 @@ def test_digits(digits):
 
 
 def test_fixed_order_without_augmentation(digits):
-    augmented = data.load(
-        dataset_config(flip=True, crop_padding=3, mixup=0.4), seed=5
-    )
+    augmented = data.load(dataset_config(flip=True, crop_padding=3, mixup=0.4))
     for one, other in (
         (digits.train, augmented.train),
         (digits.test, augmented.test),
@@ -54,9 +52,9 @@ def test_fixed_order_without_augmentation(digits):
             np.testing.assert_array_equal(first, second)
 
 
-def test_subset_is_the_same_for_every_seed_and_part_of_the_whole(digits):
+def test_subset_is_always_the_same_and_part_of_the_whole(digits):
     fields = dataset_config(num_train=120, num_test=60)
-    one, other = data.load(fields, seed=0), data.load(fields, seed=1)
+    one, other = data.load(fields), data.load(fields)
     assert (one.num_train, one.num_test) == (120, 60)
     images, labels = _arrays(one.train)
     np.testing.assert_array_equal(images, _arrays(other.train)[0])
@@ -67,7 +65,7 @@ def test_subset_is_the_same_for_every_seed_and_part_of_the_whole(digits):
 
 
 def test_image_size_zero_keeps_the_size():
-    splits = data.load(dataset_config(image_size=0), seed=0)
+    splits = data.load(dataset_config(image_size=0))
     assert splits.image_shape == (8, 8, 1)
 
 
@@ -92,7 +90,7 @@ def test_steps_per_epoch(digits, batch_size, steps):
 )
 def test_fields_that_cannot_be_used(fields, error, message):
     with pytest.raises(error, match=message):
-        data.load(dataset_config(**fields), seed=0)
+        data.load(dataset_config(**fields))
 
 
 def test_image_folder_in_memory_and_streamed(tmp_path, monkeypatch):
@@ -102,9 +100,9 @@ def test_image_folder_in_memory_and_streamed(tmp_path, monkeypatch):
                 path = tmp_path / split / name / f"{index}.png"
                 write_image(path, 5 + index, 9)
     fields = dataset_config(name=f"image_folder:{tmp_path}", image_size=8)
-    held = data.load(fields, seed=0)
+    held = data.load(fields)
     monkeypatch.setattr(preprocessing, "MAX_BYTES_IN_MEMORY", 0)
-    streamed = data.load(fields, seed=0)
+    streamed = data.load(fields)
     assert held.image_shape == streamed.image_shape == (8, 8, 3)
     for one, other in zip(
         _arrays(held.train), _arrays(streamed.train), strict=True
@@ -117,7 +115,7 @@ def test_splits_of_different_size_need_an_image_size(tmp_path):
     write_image(tmp_path / "test" / "ant" / "0.png", 6, 6)
     fields = dataset_config(name=f"image_folder:{tmp_path}", image_size=0)
     with pytest.raises(errors.DataError, match="set dataset.image_size"):
-        data.load(fields, seed=0)
+        data.load(fields)
 
 
 @needs_cifar10
@@ -125,7 +123,7 @@ def test_cifar10_is_standardized():
     fields = dataset_config(
         name="cifar10", image_size=32, num_train=2000, num_test=200
     )
-    splits = data.load(fields, seed=0)
+    splits = data.load(fields)
     images, _ = _arrays(splits.train)
     assert images.shape == (2000, 32, 32, 3)
     np.testing.assert_allclose(images.mean((0, 1, 2)), 0, atol=0.05)

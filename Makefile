@@ -1,0 +1,56 @@
+# What README and CI call. Needs make and Python 3.10 or newer, nothing else:
+# everything is installed into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs
+ARGS ?=
+
+BIN := $(VENV)/bin
+SOURCES := setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart study-cifar10 test lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
+	  | awk -F '|' '{ printf "make %-14s %s\n", $$1, $$2 }'
+	@echo "ARGS=... is passed on to the command of a study or of pytest."
+
+quickstart: $(VENV)/installed ## float and quantized twins on the digits, a report
+	$(BIN)/qgen-sweep --config=quickstart --workdir=$(WORKDIR) $(ARGS)
+
+study-cifar10: $(VENV)/installed ## the same for networks-in-network on CIFAR-10
+	$(BIN)/qgen-sweep --config=cifar10_nin --workdir=$(WORKDIR) $(ARGS)
+
+test: $(VENV)/installed-test ## run the tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: $(VENV)/installed-test ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove the environment and the caches; runs are kept
+	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are written last: an interrupted installation is done again.
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+	  || { echo "qgen_tf needs Python 3.10 to 3.13, but $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo missing): run make with" \
+	    "PYTHON=/path/to/python3.11 or the like." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq --upgrade pip
+	touch $@
+
+$(VENV)/installed: $(VENV)/created $(SOURCES)
+	$(BIN)/python -m pip install -qq --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install -qq --editable '.[test]'
+	touch $@

@@ -1,0 +1,25 @@
+"""Settings that every test shares; read before TensorFlow is imported."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# as many workers as cores (`-n 2` on two): one compute thread for each
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import random
+
+import numpy as np
+import pytest
+
+from qgen_tf.compat import keras  # legacy, before a test imports TensorFlow
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Seeds every global generator; a test may still pass its own seed."""
+    random.seed(0)
+    np.random.seed(0)
+    keras.utils.set_random_seed(0)
