@@ -52,25 +52,35 @@ class FakeQuantWeights(keras.layers.Layer):
         super().__init__(name=layer.name)
         self._weight = WEIGHTS[type(layer)]
         self._grid = grid
-        if not self._weight.per_axis and grid.step_size.size > 1:
-            raise errors.ExportError(
-                f"layer {layer.name!r} has a step size for each channel, which "
-                f"the runtime does not take for {type(layer).__name__}: "
-                "remove the BatchNorm that was folded into it."
-            )
+        self._per_axis = self._weight.per_axis or grid.step_size.size > 1
         self._layer = type(layer).from_config(layer.get_config())
         self._layer.build(layer.input_shape)
         self._layer.set_weights(layer.get_weights())
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Applies the layer with the fake-quantized weight."""
-        setattr(self._layer, self._weight.attribute, self._constant())
+        if self._per_axis and not self._weight.per_axis:
+            return self._dense_as_convolution(inputs)
+        kernel = self._constant(self._grid.values)
+        setattr(self._layer, self._weight.attribute, kernel)
         return self._layer.call(inputs)
 
-    def _constant(self) -> tf.Tensor:
-        values = tf.constant(self._grid.values)
+    def _dense_as_convolution(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Applies a dense layer as a 1x1 convolution.
+
+        The converter refuses a dense kernel with a step size for each channel,
+        which is what BatchNorm folded into it leaves.
+        """
+        kernel = self._constant(self._grid.values[None, None])
+        features, units = kernel.shape[2:]
+        flat = tf.reshape(inputs, (-1, 1, 1, features))
+        outputs = tf.nn.conv2d(flat, kernel, 1, "VALID") + self._layer.bias
+        return tf.reshape(outputs, (-1, *inputs.shape[1:-1], units))
+
+    def _constant(self, values: np.ndarray) -> tf.Tensor:
+        values = tf.constant(values)
         limits = _INT8_MAX * self._grid.step_size
-        if not self._weight.per_axis:
+        if not self._per_axis:
             limit = float(limits.reshape(()))
             return tf.quantization.fake_quant_with_min_max_args(
                 values, -limit, limit, narrow_range=True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -34,7 +36,8 @@ class FileWeight:
 
     Attributes:
       operator: CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED.
-      path: name of the weight tensor, which has the layer's name as a part.
+      path: names of the operations that the weight comes from, as
+        `model/layer/operation`, separated by semicolons.
       values: int8 levels or float32 weights; (height, width, input, output)
         of a convolution, (height, width, channels) of a depthwise one,
         (input, output) of a dense one.
@@ -53,7 +56,8 @@ class FileWeight:
     def belongs_to(self, layer_name: str) -> bool:
         """Whether this is the weight of the layer of that name."""
         return any(
-            layer_name in part.split("/") for part in self.path.split(";")
+            part.partition("/")[2].startswith(f"{layer_name}/")
+            for part in self.path.split(";")
         )
 
 
@@ -67,11 +71,21 @@ def parse(content: bytes) -> schema.ModelT:
         raise errors.ExportError(
             "this is not a TensorFlow Lite file: it lacks the TFL3 mark."
         )
-    try:
+    with _damage_reported():
         return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+@contextlib.contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Turns what goes wrong while a file is read into an ExportError."""
+    try:
+        yield
+    except errors.ExportError:
+        raise
     except Exception as error:
         raise errors.ExportError(
-            f"this TensorFlow Lite file is damaged: {error}"
+            f"this TensorFlow Lite file is damaged: {type(error).__name__}: "
+            f"{error}"
         ) from error
 
 
@@ -88,21 +102,28 @@ def read_weights(model: schema.ModelT) -> list[FileWeight]:
         name = _operator_name(model, operator)
         if name not in layouts:
             continue
-        tensor = graph.tensors[operator.inputs[1]]
+        _, weight, bias = operator.inputs
+        tensor = graph.tensors[weight]
+        values = layouts[name](_read(model, tensor))
         quantization = tensor.quantization
         is_float = quantization is None or quantization.scale is None
         weights.append(
             FileWeight(
                 operator=name,
                 path=tensor.name.decode(),
-                values=layouts[name](_read(model, tensor)),
+                values=values,
                 scales=np.array(
                     () if is_float else quantization.scale, np.float32
                 ),
                 zero_points=np.array(
                     () if is_float else quantization.zeroPoint, np.int64
                 ),
-                bias=_read(model, graph.tensors[operator.inputs[2]]),
+                # a bias of zeros may be left out
+                bias=np.zeros(
+                    values.shape[-1], np.float32 if is_float else np.int32
+                )
+                if bias < 0
+                else _read(model, graph.tensors[bias]),
             )
         )
     return weights
@@ -127,8 +148,8 @@ def check(network: InferenceModel, content: bytes) -> None:
 
     Every weight level and bias must be the same integer, every weight scale
     and the scales of input and output the step size of the network, to one
-    unit in the last place, and no operator may compute in float. A float
-    network is checked for equal weights.
+    unit in the last place, and no operator may compute in float. A network
+    without quantized weights has no integers; its file need only be readable.
 
     Args:
       network: the deployed network.
@@ -138,9 +159,15 @@ def check(network: InferenceModel, content: bytes) -> None:
       ExportError: names the first thing that differs.
     """
     model = parse(content)
-    weights = read_weights(model)
-    if not network.weight_grids:
-        return
+    with _damage_reported():
+        weights = read_weights(model)
+        if network.weight_grids:
+            _check_integers(network, model, weights)
+
+
+def _check_integers(
+    network: InferenceModel, model: schema.ModelT, weights: list[FileWeight]
+) -> None:
     floats = float_operators(model)
     if floats:
         raise errors.ExportError(

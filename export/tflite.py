@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tensorflow as tf
+from tensorflow.lite.python import convert_phase
 
 from export.fake_quant import FakeQuantActivation, FakeQuantWeights
 from qgen_tf import errors
@@ -45,6 +46,7 @@ def convert(network: InferenceModel) -> bytes:
         [function], model
     )
     if network.weight_grids:
+        _require_integer_ends(network)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
@@ -53,10 +55,27 @@ def convert(network: InferenceModel) -> bytes:
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # noqa: E501
     try:
         return converter.convert()
-    except tf.lite.experimental.authoring.CompatibilityError as error:
+    except convert_phase.ConverterError as error:
         raise errors.ExportError(
             f"TensorFlow Lite cannot convert {network.model.name!r}: {error}"
         ) from error
+
+
+def _require_integer_ends(model: keras.Model) -> None:
+    """Raises unless every input is rounded first, every output last."""
+    first = [
+        node.layer
+        for tensor in model.inputs
+        for node in tensor.node.layer._outbound_nodes
+    ]
+    last = [tensor.node.layer for tensor in model.outputs]
+    for layer in first + last:
+        if not isinstance(layer, ActivationQuantizer):
+            raise errors.ExportError(
+                f"model {model.name!r} has float inputs or outputs at layer "
+                f"{layer.name!r}: an integer file needs activations of 8 bits "
+                "or fewer and a last layer that can be quantized."
+            )
 
 
 def _exported(

@@ -124,7 +124,11 @@ class Objective:
             cache it.
           loss_fn: (labels, logits) to the loss of each example.
         """
-        self._dataset = dataset
+        # The tuner's thread takes longer to start and stop, at every reading,
+        # than a pass over small data.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        self._dataset = dataset.with_options(options)
 
         @tf.function(reduce_retracing=True)
         def sums(images, labels):

@@ -6,6 +6,7 @@ calls in topological order that asks, call by call, what stands in its place.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -18,7 +19,11 @@ Layer: TypeAlias = keras.layers.Layer
 
 
 def require_functional(model: keras.Model) -> None:
-    """Raises a ModelError unless `model` is a built, flat Functional model."""
+    """Raises unless `model` is built, Functional, flat, and calls layers once.
+
+    Raises:
+      ModelError: says what the model is instead.
+    """
     compat.require_legacy(model)
     if not getattr(model, "_is_graph_network", False):
         raise errors.ModelError(
@@ -32,6 +37,14 @@ def require_functional(model: keras.Model) -> None:
                 f"model {model.name!r} contains the model {layer.name!r}: "
                 "build it flat, on the inner model's input and output."
             )
+    calls = collections.Counter(node.layer.name for node in nodes(model))
+    for name, count in calls.items():
+        if count > 1:
+            raise errors.ModelError(
+                f"model {model.name!r} calls the layer {name!r} {count} times: "
+                "give each call a layer of its own, since each has its own "
+                "step sizes."
+            )
 
 
 def nodes(model: keras.Model) -> Iterator[Any]:
@@ -41,13 +54,13 @@ def nodes(model: keras.Model) -> Iterator[Any]:
 
 
 def topological_layers(model: keras.Model) -> list[Layer]:
-    """Returns every layer once, in the order of its first call."""
-    return list({id(node.layer): node.layer for node in nodes(model)}.values())
+    """Returns the layers, inputs first."""
+    return [node.layer for node in nodes(model)]
 
 
 def consumers(model: keras.Model) -> dict[str, list[Layer]]:
-    """Maps each layer's name to the layers of `model` that read its output."""
-    readers: dict[str, list[Layer]] = {layer.name: [] for layer in model.layers}
+    """Maps each layer's name to the layers that read its output."""
+    readers: dict[str, list[Layer]] = {n.layer.name: [] for n in nodes(model)}
     for node in nodes(model):
         for producer, *_ in node.iterate_inbound():
             readers[producer.name].append(node.layer)
@@ -56,7 +69,7 @@ def consumers(model: keras.Model) -> dict[str, list[Layer]]:
 
 def producers(model: keras.Model) -> dict[str, list[Layer]]:
     """Maps each layer's name to the layers whose outputs it reads."""
-    sources: dict[str, list[Layer]] = {layer.name: [] for layer in model.layers}
+    sources: dict[str, list[Layer]] = {n.layer.name: [] for n in nodes(model)}
     for node in nodes(model):
         for producer, *_ in node.iterate_inbound():
             sources[node.layer.name].append(producer)

@@ -118,7 +118,6 @@ class _Builder:
         self.weight_grids: dict[str, grids.WeightGrid] = {}
         self._norms = _foldable_norms(model)
         self._folded = {norm.name for norm in self._norms.values()}
-        self._copies: dict[str, Layer] = {}
 
     def call(self, layer: Layer, apply: Callable[..., Any]) -> Any:
         """Calls what stands for `layer`; see `graph.rebuild`."""
@@ -128,7 +127,9 @@ class _Builder:
         elif self._vanishes(inner):
             outputs = apply(lambda tensor: tensor)
         else:
-            outputs = apply(self._copy(inner))
+            copy = type(inner).from_config(inner.get_config())
+            outputs = apply(copy)
+            copy.set_weights(inner.get_weights())
         return self._quantized(layer, outputs)
 
     def _vanishes(self, inner: Layer) -> bool:
@@ -158,18 +159,8 @@ class _Builder:
             name=f"{layer.layer.name}_grid",
         )(outputs)
 
-    def _copy(self, inner: Layer) -> Layer:
-        if inner.name not in self._copies:
-            copy = type(inner).from_config(inner.get_config())
-            copy.build(inner.input_shape)
-            copy.set_weights(inner.get_weights())
-            self._copies[inner.name] = copy
-        return self._copies[inner.name]
-
     def _linear(self, layer: Layer, inputs: Any) -> Layer:
         inner = _unwrap(layer)
-        if inner.name in self._copies:
-            return self._copies[inner.name]
         copy = type(inner).from_config({**inner.get_config(), "use_bias": True})
         copy.build(inputs.shape)
         factor = np.ones(copy.bias.shape, np.float32)
@@ -180,7 +171,6 @@ class _Builder:
             factor, offset = _affine(self._norms[layer.name])
             bias = bias * factor + offset
         self._assign(copy, layer, factor, bias, input_step_size(inputs))
-        self._copies[inner.name] = copy
         return copy
 
     def _assign(

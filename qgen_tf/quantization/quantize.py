@@ -137,16 +137,12 @@ def _annotated(model: keras.Model, planner: _Planner) -> keras.Model:
     annotate = tfmot.quantization.keras.quantize_annotate_layer
     copies: dict[str, Layer] = {}
 
-    def copy_of(layer: Layer) -> Layer:
-        if layer.name not in copies:
+    def call(layer, apply):
+        if not isinstance(layer, keras.layers.InputLayer):
             copy = type(layer).from_config(layer.get_config())
             config = planner.config(layer)
             copies[layer.name] = annotate(copy, config) if config else copy
-        return copies[layer.name]
-
-    def call(layer, apply):
-        if not isinstance(layer, keras.layers.InputLayer):
-            return apply(copy_of(layer))
+            return apply(copies[layer.name])
         quantizer = planner.output_quantizer(layer)
         if quantizer is None:
             return apply(lambda tensor: tensor)

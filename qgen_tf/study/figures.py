@@ -13,6 +13,14 @@ import pandas as pd
 from qgen_tf.training import RunDirectory
 
 _SIZE = (7.0, 3.4)
+# Above the axes, where no point can be.
+_LEGEND = {
+    "frameon": False,
+    "loc": "lower left",
+    "bbox_to_anchor": (0.0, 1.0),
+    "ncols": 4,
+    "borderaxespad": 0.2,
+}
 
 
 def _figure(columns: int = 1) -> tuple[matplotlib.figure.Figure, np.ndarray]:
@@ -53,7 +61,7 @@ def gaps(frame: pd.DataFrame) -> matplotlib.figure.Figure:
         axis.axhline(0.0, color="0.5", linewidth=0.8)
         axis.set_xticks(positions, frame["model"])
         axis.set_ylabel(f"{suffix.replace('_', ' ')} [{label}]")
-        axis.legend(frameon=False)
+        axis.legend(**_LEGEND)
     return figure
 
 
@@ -70,7 +78,7 @@ def accuracies(frame: pd.DataFrame) -> matplotlib.figure.Figure:
             )
         axis.set_xticks(positions, frame["model"])
         axis.set_ylabel(f"{quantity} [{unit}]")
-        axis.legend(frameon=False)
+        axis.legend(**_LEGEND)
     return figure
 
 
@@ -100,7 +108,7 @@ def bin_widths(noise: pd.DataFrame) -> matplotlib.figure.Figure:
         axis.semilogy(rows["layer"], rows["step_size"], ".-", label=model)
     axis.set_ylabel("bin width")
     axis.tick_params(axis="x", labelrotation=60)
-    axis.legend(frameon=False)
+    axis.legend(**_LEGEND)
     return figure
 
 
@@ -116,7 +124,7 @@ def noise_powers(noise: pd.DataFrame) -> matplotlib.figure.Figure:
     axis.loglog(ends, ends, color="0.5", linewidth=0.8, label="equal")
     axis.set_xlabel("predicted: sum of s² / 12")
     axis.set_ylabel("measured")
-    axis.legend(frameon=False)
+    axis.legend(**_LEGEND)
     return figure
 
 
@@ -130,7 +138,7 @@ def histories(runs: Iterable[RunDirectory]) -> matplotlib.figure.Figure:
             axis.set_xlabel("epoch")
             axis.set_ylabel(f"training {name}")
     axes[0].set_yscale("log")
-    axes[0].legend(frameon=False)
+    axes[0].legend(**_LEGEND)
     return figure
 
 

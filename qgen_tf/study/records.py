@@ -11,7 +11,7 @@ import pandas as pd
 
 from qgen_tf import errors
 from qgen_tf.study import stages
-from qgen_tf.training import RunDirectory
+from qgen_tf.training import TRAINED_FILE, RunDirectory
 
 
 def record(run: RunDirectory) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def record(run: RunDirectory) -> dict[str, Any]:
     Accuracies and their gaps are in points, losses in nats; a gap is train
     minus test. Intervals are bootstrap intervals at 95 %.
     """
-    facts = run.read_json("train.json")
+    facts = run.read_json(TRAINED_FILE)
     measured = run.read_json(stages.MEASURES_FILE)
     verified = run.read_json(stages.VERIFICATION_FILE)
     gap, difference = measured["gap"], verified["difference"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from export.verify import MARGIN
 from qgen_tf.study import figures, records, stages, tables
-from qgen_tf.training import RunDirectory, atomic_path
+from qgen_tf.training import TRAINED_FILE, RunDirectory, atomic_path
 
 _NOISE_COLUMNS = {
     "model": "model",
@@ -107,7 +107,7 @@ def _render(
 
 
 def _facts(run: RunDirectory) -> str:
-    config, facts = run.config, run.read_json("train.json")
+    config, facts = run.config, run.read_json(TRAINED_FILE)
     return (
         f"Data set {config.dataset.name}: {facts['num_train']} training and "
         f"{facts['num_test']} test examples of {facts['image_shape']}. Model "

@@ -6,7 +6,7 @@ import os
 
 import ml_collections
 
-from qgen_tf import training
+from qgen_tf import errors, training
 from qgen_tf.study import stages
 
 
@@ -17,8 +17,18 @@ def trials(
 
     All share seed, data order and, through the float model that the twins are
     fine-tuned from, initial weights: their comparison is paired.
+
+    Raises:
+      ConfigError: a twin is not a pair of numbers.
     """
-    twins = [training.with_bits(config, *bits) for bits in config.twins]
+    twins = []
+    for bits in config.twins:
+        if len(bits) != 2 or not all(isinstance(bit, int) for bit in bits):
+            raise errors.ConfigError(
+                f"twins has {bits!r}: write pairs (weight_bits, "
+                "activation_bits), such as ((8, 8), (4, 8))."
+            )
+        twins.append(training.with_bits(config, *bits))
     return [training.float_config(config), *twins]
 
 
@@ -36,9 +46,15 @@ def run(
 
     Returns:
       The runs, the float one first.
+
+    Raises:
+      UserError: a setting of any trial is wrong; then none has started.
     """
+    planned = trials(config)
+    for trial in planned:
+        training.check(trial)
     runs = []
-    for trial in trials(config):
+    for trial in planned:
         run = training.train(trial, workdir)
         stages.measure(run.path, config.measures)
         stages.export(run.path)

@@ -1,6 +1,7 @@
 """Training into run directories."""
 
 from qgen_tf.training.run_directory import (
+    TRAINED_FILE,
     RunDirectory,
     atomic_path,
     float_config,
@@ -8,11 +9,18 @@ from qgen_tf.training.run_directory import (
     label,
     with_bits,
 )
-from qgen_tf.training.train import load_model, make_deterministic, train
+from qgen_tf.training.train import (
+    check,
+    load_model,
+    make_deterministic,
+    train,
+)
 
 __all__ = [
+    "TRAINED_FILE",
     "RunDirectory",
     "atomic_path",
+    "check",
     "float_config",
     "is_quantized",
     "label",

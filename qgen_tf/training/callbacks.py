@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 import tqdm
@@ -82,9 +83,8 @@ class EpochSeed(keras.callbacks.Callback):
             random = getattr(layer, "_random_generator", None)
             generator = getattr(random, "_generator", None)
             if generator is not None:
-                generator.reset_from_key_counter(
-                    [self._seed, index], [epoch, 0]
-                )
+                mixed = np.random.SeedSequence([self._seed, index, epoch])
+                generator.reset_from_seed(int(mixed.generate_state(1)[0]))
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -29,6 +29,8 @@ import ml_collections
 from qgen_tf import errors
 from qgen_tf.quantization import FLOAT_BITS
 
+TRAINED_FILE = "train.json"
+
 _DETERMINING = ("seed", "dataset", "model", "training")
 
 
@@ -73,6 +75,15 @@ def _determining(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {field: content[field] for field in fields}
 
 
+def run_path(
+    workdir: str | os.PathLike[str], config: ml_collections.ConfigDict
+) -> pathlib.Path:
+    """Returns where the run of a config is, or will be."""
+    content = json.dumps(_determining(config), sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    return pathlib.Path(workdir) / f"{config.name}-{label(config)}-{digest}"
+
+
 class RunDirectory:
     """A directory of one trained model; files in it appear whole or not at all.
 
@@ -105,15 +116,11 @@ class RunDirectory:
           RunDirectoryError: the directory is there, from another config, or
             cannot be written.
         """
-        content = _determining(config)
-        digest = hashlib.sha256(
-            json.dumps(content, sort_keys=True).encode()
-        ).hexdigest()[:8]
-        path = pathlib.Path(workdir) / f"{config.name}-{label(config)}-{digest}"
+        path = run_path(workdir, config)
         content = {
             "name": config.name,
             "quantization": json.loads(config.quantization.to_json()),
-            **content,
+            **_determining(config),
         }
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -152,7 +159,7 @@ class RunDirectory:
     @property
     def is_trained(self) -> bool:
         """Whether training has finished."""
-        return (self.path / "train.json").exists()
+        return (self.path / TRAINED_FILE).exists()
 
     def require_trained(self) -> None:
         """Raises a RunDirectoryError unless training has finished."""

@@ -13,10 +13,12 @@ from qgen_tf.compat import keras
 from qgen_tf.quantization import BitScheme, calibrate, quantize_model
 from qgen_tf.training import callbacks, optimizers
 from qgen_tf.training.run_directory import (
+    TRAINED_FILE,
     RunDirectory,
     atomic_path,
     float_config,
     is_quantized,
+    run_path,
 )
 
 _CALIBRATION_BATCH = 128
@@ -48,24 +50,43 @@ def train(
       UserError: the config is wrong, the data is missing, or training
         diverged.
     """
-    run = RunDirectory.create(workdir, config)
-    if run.is_trained:
-        return run
-    parent = None
+    check(config)
+    if (run_path(workdir, config) / TRAINED_FILE).exists():
+        return RunDirectory.create(workdir, config)
+    splits = data.load(config.dataset)
     if is_quantized(config):
         parent = train(float_config(config), workdir)
-    splits = data.load(config.dataset)
-    keras.utils.set_random_seed(config.seed)
-    if parent is None:
+        stage = config.quantization
+        keras.utils.set_random_seed(config.seed)
+        model = _quantized(load_model(parent.path), config, splits)
+    else:
+        stage = config.training
+        keras.utils.set_random_seed(config.seed)
         model = models.build(
             config.model, splits.image_shape, splits.num_classes
         )
-        stage = config.training
-    else:
-        model = _quantized(load_model(parent.path), config, splits)
-        stage = config.quantization
+    run = RunDirectory.create(workdir, config)
     _fit(run, model, config, splits, stage.epochs, stage.learning_rate)
     return run
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a ConfigError for numbers that cannot be trained with."""
+    if is_quantized(config):
+        _scheme(config)
+    for field, value in (
+        ("training.epochs", config.training.epochs),
+        ("training.batch_size", config.training.batch_size),
+        ("quantization.epochs", config.quantization.epochs),
+        (
+            "quantization.calibration_examples",
+            config.quantization.calibration_examples,
+        ),
+    ):
+        if value < 1:
+            raise errors.ConfigError(
+                f"{field} is {value}: it must be at least 1."
+            )
 
 
 def _scheme(config: ml_collections.ConfigDict) -> BitScheme:
@@ -100,11 +121,6 @@ def _fit(
     learning_rate: float,
 ) -> None:
     settings = config.training
-    if epochs < 1 or settings.batch_size < 1:
-        raise errors.ConfigError(
-            f"epochs is {epochs} and training.batch_size is "
-            f"{settings.batch_size}: both must be at least 1."
-        )
     steps = splits.steps_per_epoch(settings.batch_size)
     optimizer = optimizers.build(
         settings,
@@ -158,7 +174,7 @@ def _finish(
         backup.history.to_csv(target, index=False)
     save_weights(model, run, "final.weights.h5")
     run.write_json(
-        "train.json",
+        TRAINED_FILE,
         {
             "image_shape": splits.image_shape,
             "num_classes": splits.num_classes,
@@ -173,8 +189,10 @@ def _finish(
 
 def save_weights(model: keras.Model, run: RunDirectory, name: str) -> None:
     """Writes the weights of `model` into a run, whole or not at all."""
+    # A view that is not compiled: optimizer and metrics are not of the model.
+    weights_only = keras.Model(model.inputs, model.outputs)
     with atomic_path(run.path / name) as target:
-        model.save_weights(target)
+        weights_only.save_weights(target)
 
 
 def load_model(run_dir: str | os.PathLike[str]) -> keras.Model:
@@ -192,7 +210,7 @@ def load_model(run_dir: str | os.PathLike[str]) -> keras.Model:
     run = RunDirectory(run_dir)
     run.require_trained()
     config = run.config
-    facts = run.read_json("train.json")
+    facts = run.read_json(TRAINED_FILE)
     model = models.build(
         config.model, tuple(facts["image_shape"]), facts["num_classes"]
     )

@@ -47,7 +47,7 @@ def test_closed_form(weight, drop, adaptive):
     result = pac_bayes_sigma(
         *_classifiers(weight),
         target_drop=drop,
-        num_samples=30,
+        num_samples=20,
         adaptive=adaptive,
     )
     truth = _sigma(weight, drop, adaptive)
@@ -61,7 +61,7 @@ def test_closed_form(weight, drop, adaptive):
 def test_standard_error_is_the_spread_over_seeds():
     classifiers = _classifiers(1.0)
     results = [
-        pac_bayes_sigma(*classifiers, seed=seed, num_samples=6)
+        pac_bayes_sigma(*classifiers, seed=seed, num_samples=5)
         for seed in range(30)
     ]
     values = [result.value for result in results]

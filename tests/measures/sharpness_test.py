@@ -54,11 +54,11 @@ def test_of_a_quadratic_is_half_the_trace_of_its_hessian(adaptive):
         _dataset(),
         _quadratic,
         sigma=SIGMA,
-        num_samples=200,
+        num_samples=80,
         adaptive=adaptive,
     )
     assert abs(result.value - truth) < 4 * result.standard_error
-    assert 0 < result.standard_error < 0.05 * truth
+    assert 0 < result.standard_error < 0.1 * truth
     assert result.converged is True
     assert result.unit == "nats"
 
@@ -76,19 +76,19 @@ def test_the_gradient_cancels():
 
 
 def test_standard_error_is_the_spread_over_seeds():
-    network, dataset = _network(KERNEL), _dataset()
+    network, dataset = _network(KERNEL), _dataset(batch_size=32)
     results = [
         average_sharpness(
-            network, dataset, _quadratic, seed=seed, num_samples=10
+            network, dataset, _quadratic, seed=seed, num_samples=8
         )
-        for seed in range(40)
+        for seed in range(30)
     ]
     values = [result.value for result in results]
     assert len(set(values)) == len(values)
     spread = np.std(values, ddof=1)
     error = np.mean([result.standard_error for result in results])
-    # 40 seeds know the spread to 11 %
-    assert spread == pytest.approx(error, rel=0.45)
+    # 30 seeds know the spread to 13 %
+    assert spread == pytest.approx(error, rel=0.5)
 
 
 def test_adaptive_is_blind_to_a_rescaling_of_layers():
@@ -144,12 +144,10 @@ def test_only_the_chosen_variables_get_noise():
 
 
 def test_points_of_a_2_bit_network():
-    kernel = np.sign(KERNEL) * (np.abs(KERNEL) > 0.5).astype(np.float32)
-    kernel[0] = [1, 1, 0]  # levels -1, 0, 1 and a step size of 1
-    magnitude = np.abs(kernel)
-    assert 2 * magnitude.mean() >= 1
+    kernel = np.sign(KERNEL)  # levels -1, 0 and 1, and a step size of 1
+    kernel[0] = 0
     network = quantize_model(_network(kernel), BitScheme(2, 32, 2))
-    settings = {"adaptive": False, "num_samples": 100}
+    settings = {"adaptive": False, "num_samples": 30}
     deployed = average_sharpness(
         network, _dataset(), _quadratic, sigma=SIGMA, **settings
     )

@@ -1,0 +1,23 @@
+"""The smallest config that trains: seconds on one core."""
+
+import ml_collections
+
+from qgen_tf.config import default_config
+
+
+def config(**training) -> ml_collections.ConfigDict:
+    """Returns a config; `training` changes fields of that part."""
+    tiny = default_config()
+    tiny.name = "tiny"
+    tiny.dataset.image_size = 8
+    tiny.dataset.num_train = 200
+    tiny.dataset.num_test = 100
+    tiny.model.width = 8
+    tiny.model.depth = 1
+    tiny.training.update({"epochs": 3, "learning_rate": 1e-2, **training})
+    tiny.quantization.update({"epochs": 1, "calibration_examples": 64})
+    tiny.twins = ((4, 8),)
+    tiny.measures.num_examples = 64
+    tiny.measures.average_sharpness.num_samples = 2
+    tiny.measures.pac_bayes_sigma.num_samples = 2
+    return tiny

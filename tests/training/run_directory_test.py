@@ -1,0 +1,122 @@
+"""Run directories: identity, atomic files, clear errors."""
+
+import json
+
+import pytest
+
+from qgen_tf import errors, training
+from qgen_tf.training.run_directory import RunDirectory, atomic_path, run_path
+from tests import tiny
+
+
+def test_a_run_is_named_after_what_determines_it(tmp_path):
+    config = tiny.config()
+    path = run_path(tmp_path, config)
+    assert path.name.startswith("tiny-float-")
+    config.measures.num_examples = 7
+    config.twins = ()
+    config.quantization.epochs = 99  # a float model does not depend on it
+    assert run_path(tmp_path, config) == path
+    config.seed = 1
+    assert run_path(tmp_path, config) != path
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 77), ("weight_bits", 3), ("per_axis", False)],
+)
+def test_a_quantized_run_depends_on_its_quantization(tmp_path, field, value):
+    config = training.with_bits(tiny.config(), 4, 8)
+    path = run_path(tmp_path, config)
+    assert path.name.startswith("tiny-w4a8-")
+    config.quantization[field] = value
+    assert run_path(tmp_path, config) != path
+
+
+def test_float_config_is_the_float_model_of_a_twin(tmp_path):
+    config = tiny.config()
+    twin = training.with_bits(config, 2, 8)
+    assert not training.is_quantized(training.float_config(twin))
+    assert training.is_quantized(twin)
+    assert run_path(tmp_path, training.float_config(twin)) == run_path(
+        tmp_path, config
+    )
+
+
+def test_a_weight_only_model_is_quantized():
+    assert training.label(training.with_bits(tiny.config(), 4, 32)) == "w4a32"
+
+
+def test_opening_again_gives_the_same_run(tmp_path):
+    config = tiny.config()
+    run = RunDirectory.create(tmp_path, config)
+    again = RunDirectory.create(tmp_path, config)
+    assert run.path == again.path
+    assert again.config.model.to_dict() == config.model.to_dict()
+    assert not run.is_trained
+
+
+def test_a_directory_of_another_config_is_refused(tmp_path):
+    config = tiny.config()
+    run = RunDirectory.create(tmp_path, config)
+    content = run.read_json("config.json")
+    content["seed"] = 5
+    run.write_json("config.json", content)
+    with pytest.raises(errors.RunDirectoryError, match="another config"):
+        RunDirectory.create(tmp_path, config)
+
+
+def test_files_of_somebody_else_are_left_alone(tmp_path):
+    config = tiny.config()
+    folder = run_path(tmp_path, config)
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(errors.RunDirectoryError, match="no config.json"):
+        RunDirectory.create(tmp_path, config)
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_a_work_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.RunDirectoryError, match="choose another"):
+        RunDirectory.create(tmp_path / "file", tiny.config())
+
+
+def test_what_is_no_run_directory(tmp_path):
+    with pytest.raises(errors.RunDirectoryError, match="no config.json"):
+        RunDirectory(tmp_path)
+
+
+def test_an_unfinished_run_says_how_to_finish(tmp_path):
+    run = RunDirectory.create(tmp_path, tiny.config())
+    with pytest.raises(errors.RunDirectoryError, match="qgen-train"):
+        run.require_trained()
+    with pytest.raises(errors.RunDirectoryError, match="qgen-train"):
+        training.load_model(run.path)
+
+
+def test_json_files(tmp_path):
+    run = RunDirectory.create(tmp_path, tiny.config())
+    run.write_json("a.json", {"value": [1, 2.5]})
+    assert run.read_json("a.json") == {"value": [1, 2.5]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        run.write_json("a.json", {"value": float("nan")})
+    assert run.read_json("a.json") == {"value": [1, 2.5]}
+    (run.path / "a.json").write_text('{"value": ')
+    with pytest.raises(errors.RunDirectoryError, match="damaged"):
+        run.read_json("a.json")
+    with pytest.raises(errors.RunDirectoryError, match="missing"):
+        run.read_json("b.json")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "new" / "result.json"
+    with pytest.raises(KeyboardInterrupt):
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+    assert list(target.parent.iterdir()) == []
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".json"
+        temporary.write_text(json.dumps(1))
+    assert [path.name for path in target.parent.iterdir()] == ["result.json"]
