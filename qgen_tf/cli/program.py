@@ -100,20 +100,22 @@ def _parse() -> None:
         rest = flags.FLAGS(sys.argv)[1:]
     except flags.Error:
         raise
-    except AttributeError as error:
-        names = re.findall(r"\w+", str(error))
-        hint = f" Did you mean {names[-4]!r}?" if len(names) > 1 else ""
-        raise errors.ConfigError(
-            f"the config has no field {names[0]!r}.{hint}"
-        ) from error
     except Exception as error:
-        raise errors.ConfigError(
-            f"the config cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise errors.ConfigError(_explained(error)) from error
     if rest:
         raise errors.ConfigError(
             f"{rest[0]!r} is not a flag: write --NAME=VALUE; see --help."
         )
+
+
+def _explained(error: Exception) -> str:
+    """Returns one sentence for what reading a config or an override raises."""
+    text = str(error)
+    if isinstance(error, AttributeError) and "no attribute" not in text:
+        field, *rest = re.findall(r"\w+", text)  # 'x' Did you mean "y" ...
+        hint = f" Did you mean {rest[3]!r}?" if len(rest) > 3 else ""
+        return f"the config has no field {field!r}.{hint}"
+    return f"the config cannot be loaded: {type(error).__name__}: {text}"
 
 
 def _with_config_path(argument: str) -> str:

@@ -1,0 +1,137 @@
+"""The command line as a user meets it: help, mistakes, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from qgen_tf.cli import program
+from tests import imports
+
+_PROGRAMS = ("train", "measure", "export", "sweep", "report")
+
+
+def _start(name, *arguments, cwd=None):
+    return subprocess.Popen(
+        [sys.executable, "-m", f"qgen_tf.cli.{name}", *arguments],
+        env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process):
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(
+        process.args, process.returncode, stdout, stderr
+    )
+
+
+def _run(name, *arguments):
+    return _finish(_start(name, *arguments))
+
+
+def _assert_one_sentence(result, *parts):
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "Traceback" not in line
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
+def test_help_teaches(name):
+    result = _run(name, "--help")
+    assert result.returncode == 0
+    assert f"Examples:\n  qgen-{name} --" in result.stdout
+    assert "Flags:" in result.stdout
+    assert "TensorFlow" not in result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_lists_the_configs():
+    assert "cifar10_nin, quickstart" in " ".join(
+        _run("train", "--help").stdout.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--config=quickstrat"], ["'quickstrat'", "quickstart"]),
+        (["--config=missing/note.py"], ["missing/note.py"]),
+        ([], ["--config is missing", "--help"]),
+        (["--config=quickstart", "--config.sed=1"], ["'sed'", "'seed'"]),
+        (["--config=quickstart", "--config.seed=x"], ["--config.seed=x"]),
+        (
+            ["--config=quickstart", "--config.training.lr=1"],
+            ["no field 'lr'"],
+        ),
+        (["--config=quickstart", "--workdri=x"], ["workdri", "workdir"]),
+        (["--config=quickstart", "runs"], ["'runs'", "--NAME=VALUE"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, parts):
+    _assert_one_sentence(_run("train", *arguments), *parts)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("def get_config(:\n", ["SyntaxError"]),
+        ("x = 1\n", ["get_config"]),
+        (
+            "from qgen_tf.config import default_config\n"
+            "def get_config():\n"
+            "    config = default_config()\n"
+            "    with config.unlocked():\n"
+            "        del config['seed']\n"
+            "        config.sede = 1\n"
+            "    return config\n",
+            ["seed", "default_config"],
+        ),
+    ],
+)
+def test_a_config_of_ones_own_with_a_mistake(tmp_path, content, parts):
+    note = tmp_path / "note.py"
+    note.write_text(content)
+    _assert_one_sentence(_run("train", f"--config={note}"), *parts)
+
+
+@pytest.mark.parametrize("name", ["measure", "export"])
+def test_a_run_directory_is_asked_for(name):
+    _assert_one_sentence(_run(name), "--run_dir is missing")
+
+
+def test_mistakes_that_need_tensorflow_to_be_seen(tmp_path):
+    cases = {
+        (
+            "train",
+            "--config=quickstart",
+            "--config.quantization.weight_bits=9",
+        ): ("weight_bits is 9"),
+        ("train", "--config=quickstart", "--config.dataset.name=no_such_set"): (
+            "no_such_set"
+        ),
+        ("report", f"--workdir={tmp_path}", "--name=x"): "qgen-sweep",
+    }
+    processes = [_start(*arguments, cwd=tmp_path) for arguments in cases]
+    for process, (arguments, message) in zip(
+        processes, cases.items(), strict=True
+    ):
+        result = _finish(process)
+        assert result.returncode == 2, result.stderr
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith(f"{arguments[0]}.py: ") and message in last
+        assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_configs_are_files(monkeypatch):
+    assert program._config_names() == ["cifar10_nin", "quickstart"]
+    path = program._with_config_path("--config=quickstart")
+    assert path.startswith("--config=/") and path.endswith("quickstart.py")
+    assert program._with_config_path("--config.seed=3") == "--config.seed=3"
