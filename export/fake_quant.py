@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization.grids import ActivationQuantizer, WeightGrid
 from qgen_tf.quantization.quantize_registry import WEIGHTS

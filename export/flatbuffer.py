@@ -10,7 +10,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qgen_tf import errors
-from qgen_tf.quantization.grids import ActivationQuantizer, WeightGrid
+from qgen_tf.quantization import graph as keras_graph
+from qgen_tf.quantization.grids import WeightGrid
 from qgen_tf.quantization.inference import InferenceModel
 
 _FLOATS = {
@@ -207,21 +208,17 @@ def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
 
 
 def _check_ends(network: InferenceModel, model: schema.ModelT) -> None:
-    graph = model.subgraphs[0]
-    first = [
-        layer
-        for tensor in network.model.inputs
-        for node in tensor.node.layer._outbound_nodes
-        if isinstance(layer := node.layer, ActivationQuantizer)
-    ]
+    tensors = model.subgraphs[0].tensors
+    readers = keras_graph.consumers(network.model)
+    first = readers[network.model.inputs[0].node.layer.name]
     last = [tensor.node.layer for tensor in network.model.outputs]
-    for what, indices, layers in (
-        ("input", graph.inputs, first),
-        ("output", graph.outputs, last),
+    for what, indices, (layer, *_) in (
+        ("input", model.subgraphs[0].inputs, first),
+        ("output", model.subgraphs[0].outputs, last),
     ):
-        for index, layer in zip(indices, layers, strict=True):
-            scale = np.array(graph.tensors[index].quantization.scale)
-            _check_scales(what, scale, np.array([layer.step_size], np.float32))
+        (index,) = indices
+        found = np.array(tensors[index].quantization.scale)
+        _check_scales(what, found, np.array([layer.step_size], np.float32))
 
 
 def _check_scales(what: str, found: np.ndarray, wanted: np.ndarray) -> None:

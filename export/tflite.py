@@ -28,25 +28,25 @@ def convert(network: InferenceModel) -> bytes:
       The flatbuffer. Its batch size is dynamic.
 
     Raises:
-      ExportError: the converter refuses the network.
+      ExportError: the network has several inputs or outputs, or float ones
+        beside quantized weights, or the converter refuses it.
     """
+    _require_ends(network)
     model = graph.rebuild(
         network.model,
         lambda layer, apply: apply(_exported(layer, network.weight_grids)),
         name=network.model.name,
     )
-    signature = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, tensor.node.layer.name)
-        for tensor in model.inputs
-    ]
+    (images,) = model.inputs
     function = tf.function(
-        lambda *images: model(list(images), training=False), autograph=False
-    ).get_concrete_function(*signature)
+        lambda images: model(images, training=False), autograph=False
+    ).get_concrete_function(
+        tf.TensorSpec(images.shape, images.dtype, images.node.layer.name)
+    )
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function], model
     )
     if network.weight_grids:
-        _require_integer_ends(network)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
@@ -61,18 +61,23 @@ def convert(network: InferenceModel) -> bytes:
         ) from error
 
 
-def _require_integer_ends(model: keras.Model) -> None:
-    """Raises unless every input is rounded first, every output last."""
-    first = [
-        node.layer
-        for tensor in model.inputs
-        for node in tensor.node.layer._outbound_nodes
-    ]
-    last = [tensor.node.layer for tensor in model.outputs]
-    for layer in first + last:
+def _require_ends(network: InferenceModel) -> None:
+    """Raises unless there is one input and output, on grids if weights are."""
+    model = network.model
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise errors.ExportError(
+            f"model {model.name!r} has {len(model.inputs)} inputs and "
+            f"{len(model.outputs)} outputs: a file is made of one each."
+        )
+    if not network.weight_grids:
+        return
+    input_layer, output_layer = (
+        tensor.node.layer for tensor in (*model.inputs, *model.outputs)
+    )
+    for layer in [*graph.consumers(model)[input_layer.name], output_layer]:
         if not isinstance(layer, ActivationQuantizer):
             raise errors.ExportError(
-                f"model {model.name!r} has float inputs or outputs at layer "
+                f"model {model.name!r} has a float input or output at layer "
                 f"{layer.name!r}: an integer file needs activations of 8 bits "
                 "or fewer and a last layer that can be quantized."
             )

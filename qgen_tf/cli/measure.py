@@ -33,8 +33,10 @@ _SETTINGS = config_flags.DEFINE_config_dict(
 
 def _main() -> None:
     run_dir = program.require(_RUN_DIR)
+    from qgen_tf import training
     from qgen_tf.study import stages, tables
 
+    training.make_deterministic(seed=0)
     record = stages.measure(run_dir, _SETTINGS.value)
     print(tables.measures_text(record))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import re
@@ -73,13 +74,13 @@ def run(
       manual: what `--help` shows above the flags.
       holders: the program's flags.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     program = pathlib.Path(sys.argv[0]).name
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(_help(manual, holders))
         sys.exit(0)
     try:
         _parse()
+        _load_tensorflow()
         main()
     except (errors.UserError, flags.Error) as error:
         message = " ".join(str(error).split())
@@ -106,6 +107,26 @@ def _parse() -> None:
         raise errors.ConfigError(
             f"{rest[0]!r} is not a flag: write --NAME=VALUE; see --help."
         )
+
+
+def _load_tensorflow() -> None:
+    """Imports TensorFlow without the lines that its libraries print.
+
+    Whoever sets TF_CPP_MIN_LOG_LEVEL, to find out why a GPU is not used, sees
+    them.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        importlib.import_module("tensorflow").config.list_physical_devices()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _explained(error: Exception) -> str:

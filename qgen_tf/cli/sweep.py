@@ -11,7 +11,7 @@ interruption: it goes on where it stopped, and does nothing that is done.
 
 Examples:
   qgen-sweep --config=quickstart
-      ten seconds to a few minutes of training on scanned digits
+      a few minutes on two cores, on scanned digits
   qgen-sweep --config=cifar10_nin --config.twins='((8, 8), (3, 8))' \\
       --workdir=runs
 """
@@ -25,6 +25,8 @@ def _main() -> None:
     from qgen_tf import training
     from qgen_tf.study import report, sweep
 
+    if sweep.is_done(config, _WORKDIR.value):
+        print("Every model is trained, measured and exported already.\n")
     training.make_deterministic(config.seed)
     runs = sweep.run(config, _WORKDIR.value)
     print(report.write(runs, _WORKDIR.value))

@@ -109,8 +109,8 @@ def _losses(loss_fn: LossFn, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 class Objective:
     """Mean loss and accuracy of a model whose weights change between calls.
 
-    Neither raises where the weights make the model overflow: the loss is then
-    not finite, and an example whose logits are not numbers counts as wrong.
+    Weights that make the model overflow are no error: the loss is then not
+    finite, and an example whose logits are not numbers counts as wrong.
     """
 
     def __init__(

@@ -88,8 +88,8 @@ class Probe:
       loss: without noise, in nats; finite.
       accuracy: without noise, in [0, 1].
       under_noise: given the number of a noise draw and its scale, the loss and
-        the accuracy. Both are defined where the noise makes the model
-        overflow: see `evaluate.Objective`.
+        the accuracy. Noise that makes the model overflow is no error: see
+        `evaluate.Objective`.
     """
 
     loss: float

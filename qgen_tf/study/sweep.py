@@ -32,6 +32,17 @@ def trials(
     return [training.float_config(config), *twins]
 
 
+def is_done(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+) -> bool:
+    """Whether every trial has gone through every stage."""
+    return all(
+        (training.run_path(workdir, trial) / name).exists()
+        for trial in trials(config)
+        for name in (stages.MEASURES_FILE, stages.VERIFICATION_FILE)
+    )
+
+
 def run(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> list[training.RunDirectory]:

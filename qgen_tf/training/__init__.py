@@ -7,6 +7,7 @@ from qgen_tf.training.run_directory import (
     float_config,
     is_quantized,
     label,
+    run_path,
     with_bits,
 )
 from qgen_tf.training.train import (
@@ -26,6 +27,7 @@ __all__ = [
     "label",
     "load_model",
     "make_deterministic",
+    "run_path",
     "train",
     "with_bits",
 ]

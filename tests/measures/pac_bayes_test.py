@@ -62,14 +62,14 @@ def test_standard_error_is_the_spread_over_seeds():
     classifiers = _classifiers(1.0)
     results = [
         pac_bayes_sigma(*classifiers, seed=seed, num_samples=5)
-        for seed in range(30)
+        for seed in range(24)
     ]
     values = [result.value for result in results]
     error = np.mean([result.standard_error for result in results])
-    # 30 seeds know the spread to 13 %
+    # 24 seeds know the spread to 15 %
     assert np.std(values, ddof=1) == pytest.approx(error, rel=0.5)
     truth = _sigma(1.0, 0.1, adaptive=False)
-    assert np.mean(values) == pytest.approx(truth, abs=4 * error / 30**0.5)
+    assert np.mean(values) == pytest.approx(truth, abs=4 * error / 24**0.5)
 
 
 def test_the_same_seed_gives_the_same_draws_at_every_sigma():

@@ -81,13 +81,13 @@ def test_standard_error_is_the_spread_over_seeds():
         average_sharpness(
             network, dataset, _quadratic, seed=seed, num_samples=8
         )
-        for seed in range(30)
+        for seed in range(24)
     ]
     values = [result.value for result in results]
     assert len(set(values)) == len(values)
     spread = np.std(values, ddof=1)
     error = np.mean([result.standard_error for result in results])
-    # 30 seeds know the spread to 13 %
+    # 24 seeds know the spread to 15 %
     assert spread == pytest.approx(error, rel=0.5)
 
 
