@@ -119,6 +119,16 @@ def quantize(
 
 
 @tf.custom_gradient
-def scale_gradient(values: tf.Tensor, scale: tf.Tensor):
-    """Returns `values`; their gradient is multiplied by `scale`."""
-    return tf.identity(values), lambda upstream: (upstream * scale, None)
+def scale_gradient(values: tf.Tensor, scale: tf.Tensor, limit: float):
+    """Returns `values`; their gradient is scaled, then clipped.
+
+    Args:
+      values: float tensor.
+      scale: positive constant of the same shape.
+      limit: largest magnitude of the scaled gradient.
+    """
+
+    def grad(upstream):
+        return tf.clip_by_value(upstream * scale, -limit, limit), None, None
+
+    return tf.identity(values), grad

@@ -17,6 +17,9 @@ from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import quant_ops
 
+_MAX_LOG_STEP = 20.0
+_MAX_GRADIENT = 0.1
+
 _uncalibrated_allowed = contextvars.ContextVar(
     "uncalibrated_allowed", default=False
 )
@@ -57,10 +60,13 @@ class Observer:
 class _LSQ(tfmot.quantization.keras.quantizers.Quantizer):
     """What the LSQ quantizers of weights and of activations share.
 
-    The step size is stored as its logarithm: no update can make it zero or
-    negative. The gradient of the logarithm is scaled such that plain gradient
-    descent changes the step size, relative to itself, as LSQ does: by
-    `g * dL/ds / s`, with `g = 1 / sqrt(N * high)` (section 2.2).
+    The step size is stored as its logarithm, kept between -20 and 20: no
+    update can make it zero or negative. The gradient of the logarithm is
+    scaled such that plain gradient descent changes the step size, relative to
+    itself, as LSQ does: by `g * dL/ds / s`, with `g = 1 / sqrt(N * high)`
+    (section 2.2). Beyond 0.1 this gradient is clipped: where many weights are
+    outside of the range of 8 bits it exceeds 100, and gradient descent at a
+    learning rate of 0.01 would diverge.
     """
 
     def __init__(self, num_bits: int, *, signed: bool, narrow: bool):
@@ -80,13 +86,18 @@ class _LSQ(tfmot.quantization.keras.quantizers.Quantizer):
             initializer=lambda shape, dtype: tf.cast(initial, dtype),
             dtype=tf.float32,
             trainable=True,
+            constraint=lambda log_step: tf.clip_by_value(
+                log_step, -_MAX_LOG_STEP, _MAX_LOG_STEP
+            ),
         )
         return {"log_step": variable}
 
     def _quantize(self, inputs, log_step, values_per_step: int) -> tf.Tensor:
         g = 1.0 / math.sqrt(values_per_step * self.high)
         step_size = tf.exp(
-            quant_ops.scale_gradient(log_step, g * tf.exp(-2.0 * log_step))
+            quant_ops.scale_gradient(
+                log_step, g * tf.exp(-2.0 * log_step), _MAX_GRADIENT
+            )
         )
         quantized = quant_ops.quantize(
             tf.cast(inputs, tf.float32), step_size, self.low, self.high
@@ -201,7 +212,7 @@ def _require_calibrated(log_step: tf.Variable) -> None:
     with tf.init_scope():
         if np.isnan(log_step.numpy()).any():
             raise errors.ModelError(
-                f"the activation quantizer {log_step.name!r} has no step size "
-                "yet: call qgen_tf.calibrate(model, dataset) before you fit, "
-                "evaluate or export the model."
+                f"the activation quantizer {log_step.name!r} has no step size: "
+                "call qgen_tf.calibrate(model, dataset) before you fit, "
+                "evaluate or export the model; if you did, training diverged."
             )
