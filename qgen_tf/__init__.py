@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qgen_tf.quantization import BitScheme as BitScheme
     from qgen_tf.quantization import calibrate as calibrate
     from qgen_tf.quantization import inference_model as inference_model
+    from qgen_tf.quantization import quantization_report as quantization_report
     from qgen_tf.quantization import quantize_model as quantize_model
     from qgen_tf.training import load_model as load_model
 
@@ -32,6 +33,7 @@ _PUBLIC = {
     "calibrate": "quantization",
     "inference_model": "quantization",
     "load_model": "training",
+    "quantization_report": "quantization",
     "quantize_model": "quantization",
     "data": None,
     "measures": None,

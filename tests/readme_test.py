@@ -13,5 +13,6 @@ def test_the_example_runs(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     exec(compile(example, "README.md", "exec"), {})
     output = capsys.readouterr().out
+    assert "weight_bits" in output
     assert "MeasureResult(name='average_sharpness'" in output
     assert "GeneralizationGap(loss=Interval(" in output

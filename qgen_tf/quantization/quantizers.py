@@ -93,6 +93,8 @@ class _LSQ(tfmot.quantization.keras.quantizers.Quantizer):
         return {"log_step": variable}
 
     def _quantize(self, inputs, log_step, values_per_step: int) -> tf.Tensor:
+        # A custom gradient takes tensors only: no variable of several replicas.
+        log_step = tf.convert_to_tensor(log_step)
         g = 1.0 / math.sqrt(values_per_step * self.high)
         step_size = tf.exp(
             quant_ops.scale_gradient(
