@@ -6,6 +6,9 @@ from it. Study of the paper (QGen, arXiv 2404.11769): CNNs on CIFAR-10.
 
     qgen-sweep --config=cifar10_nin --workdir=runs
 
+Parameters: 102,986. Cost: some 25 minutes on 2 CPU cores. Expected: training
+accuracy 100 % and test accuracy 58 % of the float model; docs/results.md.
+
 Full scale: --config.dataset.num_train=0 --config.dataset.num_test=0
 --config.model.width=192 --config.training.epochs=100 on a GPU.
 """
