@@ -122,6 +122,9 @@ def quantize(
 def scale_gradient(values: tf.Tensor, scale: tf.Tensor, limit: float):
     """Returns `values`; their gradient is scaled, then clipped.
 
+    What is clipped is the sum of the gradients of all replicas, so that a
+    distributed model trains as one on a single device.
+
     Args:
       values: float tensor.
       scale: positive constant of the same shape.
@@ -129,6 +132,12 @@ def scale_gradient(values: tf.Tensor, scale: tf.Tensor, limit: float):
     """
 
     def grad(upstream):
-        return tf.clip_by_value(upstream * scale, -limit, limit), None, None
+        scaled, replicas = upstream * scale, 1
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            replicas = context.num_replicas_in_sync
+            scaled = context.all_reduce(tf.distribute.ReduceOp.SUM, scaled)
+        clipped = tf.clip_by_value(scaled, -limit, limit)
+        return clipped / replicas, None, None
 
     return tf.identity(values), grad

@@ -58,8 +58,7 @@ def write(runs: Sequence[RunDirectory], workdir: str | os.PathLike[str]) -> str:
     ):
         with atomic_path(folder / name) as target:
             target.write_text(content)
-    table = tables.summary(frame).to_string(index=False)
-    return f"{table}\n\n{folder / 'report.html'}"
+    return f"{tables.summary_text(frame)}\n\n{folder / 'report.html'}"
 
 
 def _render(

@@ -34,6 +34,13 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def summary_text(frame: pd.DataFrame) -> str:
+    """Returns the summary with a column for each model: it fits a terminal."""
+    by_model = summary(frame).set_index("model").T
+    by_model.columns.name = None
+    return by_model.to_string()
+
+
 def measures_text(record: dict[str, Any]) -> str:
     """Returns what `stages.measure` found, as text."""
     lines = [

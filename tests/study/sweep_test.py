@@ -137,7 +137,10 @@ def test_the_report_of_a_float_model_alone(runs, tmp_path):
 
 
 def test_tables_say_what_was_found(runs, frame):
-    assert "TFLite gap [points]" in tables.summary(frame)
+    lines = tables.summary_text(frame).splitlines()
+    assert lines[0].split() == ["float", "w4a8"]
+    assert len(lines) == len(tables.COLUMNS)
+    assert max(map(len, lines)) <= 80
     measured = runs[1].read_json(stages.MEASURES_FILE)
     text = tables.measures_text(measured)
     assert f"{measured['test']['accuracy']:.2f} %" in text
