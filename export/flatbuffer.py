@@ -149,7 +149,8 @@ def check(network: InferenceModel, content: bytes) -> None:
 
     Every weight level and bias must be the same integer, every weight scale
     and the scales of input and output the step size of the network, to one
-    unit in the last place, and no operator may compute in float. A network
+    unit in the last place, no operator may compute in float, and no layer with
+    weights may read values whose grid the converter made up. A network
     without quantized weights has no integers; its file need only be readable.
 
     Args:
@@ -177,6 +178,11 @@ def _check_integers(
             "remove them."
         )
     for name, grid in network.weight_grids.items():
+        if grid.bias_levels is None:
+            raise errors.ExportError(
+                f"layer {name!r} reads values that have no grid: quantize the "
+                "layer before it or remove that."
+            )
         found = [weight for weight in weights if weight.belongs_to(name)]
         if len(found) != 1:
             raise errors.ExportError(
@@ -187,6 +193,11 @@ def _check_integers(
 
 
 def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
+    if found.values.size != grid.levels.size:
+        raise errors.ExportError(
+            f"layer {name!r}: the file holds {found.values.size} weight "
+            f"levels, the network {grid.levels.size}."
+        )
     levels = found.values.reshape(grid.levels.shape)
     wrong = int((levels != grid.levels).sum())
     if wrong:
@@ -198,13 +209,12 @@ def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
         raise errors.ExportError(f"layer {name!r}: a zero point is not 0.")
     channels = grid.step_size.reshape(-1)
     _check_scales(f"layer {name!r}: weight", found.scales, channels)
-    if grid.bias_levels is not None:
-        wrong = int((found.bias != grid.bias_levels).sum())
-        if wrong:
-            raise errors.ExportError(
-                f"layer {name!r}: {wrong} of {found.bias.size} bias integers "
-                "differ between the file and the network."
-            )
+    wrong = int((found.bias != grid.bias_levels).sum())
+    if wrong:
+        raise errors.ExportError(
+            f"layer {name!r}: {wrong} of {found.bias.size} bias integers "
+            "differ between the file and the network."
+        )
 
 
 def _check_ends(network: InferenceModel, model: schema.ModelT) -> None:

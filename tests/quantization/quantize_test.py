@@ -1,0 +1,203 @@
+"""What `quantize_model` wraps, and what it leaves alone."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from qgen_tf import errors
+from qgen_tf.compat import keras
+from qgen_tf.quantization import BitScheme, calibrate, quantize_model
+from qgen_tf.quantization.quantize import wrappers
+from tests import harness
+
+layers = keras.layers
+
+
+def _bits(model):
+    """Maps names of layers to bits of weights, bits and sign of outputs."""
+    found = {}
+    for wrapper in wrappers(model):
+        config = wrapper.quantize_config
+        weights = [q.num_bits for q in config.weight_quantizers.values()]
+        output = config.output_quantizer
+        found[wrapper.layer.name] = (
+            *(weights or [None]),
+            output and f"{'s' if output.signed else 'u'}{output.num_bits}",
+        )
+    return found
+
+
+def test_bits_of_a_residual_network():
+    model = quantize_model(harness.residual(), BitScheme(3, 4))
+    assert _bits(model) == {
+        "image_input": (None, "s8"),  # read by the first layer
+        "stem": (8, None),  # first; its grid is behind the ReLU
+        "stem_relu": (None, "u4"),
+        "branch": (3, None),
+        "branch_bn": (None, "s4"),  # before Add
+        "shortcut": (3, "s4"),
+        "add_relu": (None, "u8"),  # read by the last layer, through Flatten
+        "logits": (8, "s8"),
+    }
+
+
+def test_bits_of_a_mobile_network():
+    found = _bits(quantize_model(harness.mobile(), BitScheme(2, 5)))
+    assert found["depth2"] == found["project"] == (2, None)
+    assert found["project_bn"] == (None, "s5")
+    assert found["add"] == (None, "s5")
+    assert found["depth1"] == (2, None)
+    assert found["pool"] == (None, "u8")
+    assert found["logits"] == (8, "s8")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "weights", "outputs"),
+    [
+        (BitScheme(4, 32), {4, 8}, {None}),
+        (BitScheme(32, 4), {None}, {"s8", "u4", "u8", "s4"}),
+    ],
+)
+def test_only_weights_or_only_activations(scheme, weights, outputs):
+    model = quantize_model(harness.residual(), scheme)
+    calibrate(model, harness.calibration_data())
+    found = _bits(model).values()
+    assert {weight for weight, _ in found} - {None} == weights - {None}
+    assert {output for _, output in found} - {None} == outputs - {None}
+    assert np.isfinite(model(harness.test_images())).all()
+
+
+@pytest.mark.parametrize("per_axis", [True, False])
+def test_shapes_of_step_sizes(per_axis):
+    model = quantize_model(harness.mobile(), BitScheme(4, 4, per_axis=per_axis))
+    shapes = {
+        name.split("/")[0]: value.shape
+        for name, value in harness.steps_of(model).items()
+        if "output_log_step" not in name
+    }
+    assert shapes["quant_stem"] == ((1, 1, 1, 6) if per_axis else ())
+    assert shapes["quant_depth2"] == ((1, 1, 6, 2) if per_axis else ())
+    assert shapes["quant_logits"] == ()
+
+
+def test_the_float_model_is_left_as_it_is():
+    model = harness.randomize_norms(harness.residual())
+    weights = [value.copy() for value in model.get_weights()]
+    before = model(harness.test_images()).numpy()
+    names = [layer.name for layer in model.layers]
+    twin = quantize_model(model, harness.W4A4)
+    calibrate(twin, harness.calibration_data())
+    for variable in twin.variables:
+        if "log_step" not in variable.name:
+            variable.assign(tf.zeros_like(variable))
+    assert [layer.name for layer in model.layers] == names
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(before, model(harness.test_images()))
+
+
+def test_the_twin_starts_from_all_weights_of_the_float_model():
+    model = harness.randomize_norms(harness.mobile())
+    twin = quantize_model(model, harness.W8A8)
+    owners = {layer.name: layer for layer in twin.layers}
+    owners.update({wrapper.layer.name: wrapper for wrapper in wrappers(twin)})
+    compared = 0
+    for layer in model.layers:
+        for old in layer.weights:
+            name = old.name.split("/")[-1]
+            (new,) = (
+                weight
+                for weight in owners[layer.name].weights
+                if weight.name.split("/")[-1] == name
+            )
+            np.testing.assert_array_equal(old, new)
+            compared += 1
+    assert compared == len(model.weights) > 20
+
+
+def test_first_step_sizes_are_of_the_pretrained_weights():
+    model = harness.trained(harness.tiny_nin)
+    steps = harness.steps_of(quantize_model(model, BitScheme(2, 4)))
+    name = "block1_spatial_conv"
+    kernel = np.abs(model.get_layer(name).kernel.numpy())
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    wanted = np.minimum(2 * kernel.mean(0), kernel.max(0))  # highest level 1
+    (found,) = (
+        value
+        for key, value in steps.items()
+        if f"{name}/" in key and "output" not in key
+    )
+    np.testing.assert_allclose(found.reshape(-1), wanted, rtol=3e-6)
+
+
+def _unknown():
+    inputs = layers.Input((8, 8, 1), name="image")
+    x = layers.Rescaling(0.5)(inputs)
+    x = layers.Conv2D(4, 3)(x)
+    x = layers.LayerNormalization(gamma_initializer="ones")(x)
+    x = layers.UpSampling2D()(x)
+    x = layers.Activation("tanh")(x)
+    x = layers.Lambda(lambda tensor: tensor * 2.0)(x)
+    x = layers.LeakyReLU()(layers.Conv2DTranspose(4, 3)(x)) / 2.0
+    x = layers.MultiHeadAttention(2, 3)(x, x)
+    x = layers.Flatten()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+def test_unknown_layers_pass_through():
+    model = _unknown()
+    twin = quantize_model(model, harness.W8A8)
+    calibrate(twin, harness.calibration_data())
+    kinds = {
+        type(getattr(layer, "layer", layer)).__name__ for layer in twin.layers
+    }
+    assert {type(layer).__name__ for layer in model.layers} <= kinds
+    known = set(_bits(twin))
+    for layer in model.layers:
+        wrapped = isinstance(layer, layers.Conv2D | layers.Dense)
+        wrapped = wrapped and not isinstance(layer, layers.Conv2DTranspose)
+        assert (layer.name in known) == wrapped
+    images = harness.test_images()[:32]
+    outputs, floats = twin(images).numpy(), model(images).numpy()
+    (step,) = (
+        value
+        for name, value in harness.steps_of(twin).items()
+        if "dense" in name and "output" in name
+    )
+    assert np.abs(outputs - floats).max() < 8 * step
+    assert np.abs(outputs - floats).max() > 0.0
+
+
+def test_sequential():
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu", name="a"),
+            layers.Flatten(),
+            layers.Dense(3, name="b"),
+        ]
+    )
+    found = _bits(quantize_model(model, BitScheme(2, 4)))
+    found = {name: bits for name, bits in found.items() if name in "ab"}
+    assert found == {"a": (8, "u8"), "b": (8, "s8")}
+
+
+def _no_weights():
+    inputs = layers.Input((4,))
+    return keras.Model(inputs, layers.ReLU()(inputs))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: quantize_model(harness.tiny_nin(), harness.W8A8),
+            "is quantized already: pass the float model",
+        ),
+        (_no_weights, "has no layer to quantize: it needs at least one of"),
+        (keras.Sequential, "is not a Functional model"),
+    ],
+)
+def test_refused(build, message):
+    with pytest.raises(errors.ModelError, match=message):
+        quantize_model(build(), harness.W8A8)
