@@ -77,7 +77,6 @@ class FakeQuantWeights(keras.layers.Layer):
         return tf.reshape(outputs, (-1, *inputs.shape[1:-1], units))
 
     def _constant(self, values: np.ndarray) -> tf.Tensor:
-        values = tf.constant(values)
         limits = _INT8_MAX * self._grid.step_size
         if not self._per_axis:
             limit = float(limits.reshape(()))
@@ -86,9 +85,9 @@ class FakeQuantWeights(keras.layers.Layer):
             )
         # The operation takes channels on the last axis; the channels of a
         # depthwise kernel are on two.
-        split = values.shape.rank - len(self._weight.channel_axes)
+        split = values.ndim - len(self._weight.channel_axes)
         channels = values.shape[split:]
-        steps = np.broadcast_to(limits, (1,) * split + tuple(channels))
+        steps = np.broadcast_to(limits, (1,) * split + channels)
         quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             tf.reshape(values, (*values.shape[:split], -1)),
             -steps.reshape(-1),
