@@ -23,3 +23,8 @@ def _seed():
     random.seed(0)
     np.random.seed(0)
     keras.utils.set_random_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Starts with the files that take longest, so that no worker idles."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -38,16 +38,20 @@ def tiny_nin():
     return nin((8, 8, 1), 10, width=12, depth=2)
 
 
+def _norm(**kwargs):
+    return layers.BatchNormalization(momentum=0.9, **kwargs)
+
+
 def residual():
     """One block with a projection, max pooling, zero padding, Flatten."""
     inputs = layers.Input((8, 8, 1), name="image")
     x = layers.ZeroPadding2D(1)(inputs)
     x = layers.Conv2D(8, 3, use_bias=False, name="stem")(x)
-    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = _norm(name="stem_bn")(x)
     x = layers.ReLU(name="stem_relu")(x)
     x = layers.MaxPooling2D(2)(x)
     y = layers.Conv2D(12, 3, padding="same", name="branch")(x)
-    y = layers.BatchNormalization(name="branch_bn")(y)
+    y = _norm(name="branch_bn")(y)
     x = layers.Conv2D(12, 1, name="shortcut")(x)
     x = layers.ReLU(name="add_relu")(layers.Add(name="add")([x, y]))
     x = layers.Flatten()(x)
@@ -58,16 +62,16 @@ def mobile():
     """Depthwise convolutions with ReLU6 and a linear bottleneck, added."""
     inputs = layers.Input((8, 8, 1), name="image")
     x = layers.Conv2D(6, 3, padding="same", name="stem")(inputs)
-    x = skip = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = skip = layers.ReLU(6.0)(_norm()(x))
     x = layers.DepthwiseConv2D(
         3, padding="same", depth_multiplier=2, use_bias=False, name="depth2"
     )(x)
-    x = layers.ReLU(6.0)(layers.BatchNormalization(name="depth2_bn")(x))
+    x = layers.ReLU(6.0)(_norm(name="depth2_bn")(x))
     x = layers.Conv2D(6, 1, name="project")(x)
-    x = layers.BatchNormalization(name="project_bn")(x)
+    x = _norm(name="project_bn")(x)
     x = layers.Add(name="add")([x, skip])
     x = layers.DepthwiseConv2D(3, strides=2, name="depth1")(x)
-    x = layers.ReLU(6.0)(layers.BatchNormalization(name="depth1_bn")(x))
+    x = layers.ReLU(6.0)(_norm(name="depth1_bn")(x))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="mob")
 
