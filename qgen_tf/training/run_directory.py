@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,12 +199,14 @@ class RunDirectory:
 def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary path that becomes `path` if no exception is raised.
 
-    The suffixes are kept, because writers choose a format by them.
+    The suffixes are kept, because writers choose a format by them. What a
+    killed process left is cleared by the next one that writes the same file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=".writing-"
-    ) as folder:
-        temporary = pathlib.Path(folder) / path.name
-        yield temporary
-        os.replace(temporary, path)
+    folder = path.parent / f".writing-{path.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder)

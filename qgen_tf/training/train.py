@@ -52,7 +52,9 @@ def train(
     """
     check(config)
     if (run_path(workdir, config) / TRAINED_FILE).exists():
-        return RunDirectory.create(workdir, config)
+        run = RunDirectory.create(workdir, config)
+        _remove_backup(run)
+        return run
     splits = data.load(config.dataset)
     if is_quantized(config):
         parent = train(float_config(config), workdir)
@@ -184,7 +186,12 @@ def _finish(
             "epochs": len(backup.history),
         },
     )
-    shutil.rmtree(run.path / "backup")
+    _remove_backup(run)
+
+
+def _remove_backup(run: RunDirectory) -> None:
+    """Removes the newest epoch, which a killed process may have left."""
+    shutil.rmtree(run.path / "backup", ignore_errors=True)
 
 
 def save_weights(model: keras.Model, run: RunDirectory, name: str) -> None:

@@ -116,7 +116,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
             temporary.write_text("half")
             raise KeyboardInterrupt
     assert list(target.parent.iterdir()) == []
+    litter = target.parent / f".writing-{target.name}"
+    litter.mkdir()  # as a killed process leaves it
+    (litter / target.name).write_text("half")
     with atomic_path(target) as temporary:
-        assert temporary.suffix == ".json"
+        assert temporary.suffix == ".json" and not temporary.exists()
         temporary.write_text(json.dumps(1))
     assert [path.name for path in target.parent.iterdir()] == ["result.json"]

@@ -93,6 +93,12 @@ def test_a_finished_training_is_left_as_it_is(undisturbed):
     }
 
 
+def test_what_a_kill_at_the_very_end_leaves_is_removed(undisturbed):
+    (undisturbed.path / "backup").mkdir()
+    training.train(_hard_config(), undisturbed.path.parent)
+    assert not (undisturbed.path / "backup").exists()
+
+
 def test_history_has_a_row_an_epoch(undisturbed):
     history = pd.read_csv(undisturbed.path / "history.csv")
     assert list(history["epoch"]) == [1, 2, 3]
