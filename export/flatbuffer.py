@@ -15,9 +15,9 @@ from qgen_tf.quantization.grids import WeightGrid
 from qgen_tf.quantization.inference import InferenceModel
 
 _FLOATS = {
-    schema.TensorType.FLOAT16: "float16",
-    schema.TensorType.FLOAT32: "float32",
-    schema.TensorType.FLOAT64: "float64",
+    schema.TensorType.FLOAT16,
+    schema.TensorType.FLOAT32,
+    schema.TensorType.FLOAT64,
 }
 _DTYPES = {
     schema.TensorType.FLOAT32: np.float32,

@@ -7,20 +7,20 @@ generalization measures use (Jiang et al. 2020, arXiv 1912.02178).
 from __future__ import annotations
 
 from qgen_tf.compat import keras
+from qgen_tf.models.blocks import conv_bn
 
 layers = keras.layers
 
 
 def _conv_bn_relu(x, filters: int, kernel_size: int, strides: int, name: str):
-    x = layers.Conv2D(
+    x = conv_bn(
+        x,
         filters,
         kernel_size,
         strides,
-        padding="same",
-        use_bias=False,
-        name=f"{name}_conv",
-    )(x)
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+        kernel_initializer="glorot_uniform",
+        name=name,
+    )
     return layers.ReLU(name=f"{name}_relu")(x)
 
 

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.models.blocks import conv_bn
 
 layers = keras.layers
 
 
-def _conv_bn(x, filters: int, kernel_size: int, strides: int, name: str):
-    x = layers.Conv2D(
-        filters,
-        kernel_size,
-        strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=f"{name}_conv",
-    )(x)
-    return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+_conv_bn = functools.partial(conv_bn, kernel_initializer="he_normal")
 
 
 def _basic_block(x, filters: int, strides: int, name: str):
     shortcut = x
-    x = _conv_bn(x, filters, 3, strides, f"{name}_1")
+    x = _conv_bn(x, filters, 3, strides, name=f"{name}_1")
     x = layers.ReLU(name=f"{name}_1_relu")(x)
-    x = _conv_bn(x, filters, 3, 1, f"{name}_2")
+    x = _conv_bn(x, filters, 3, 1, name=f"{name}_2")
     if strides != 1 or shortcut.shape[-1] != filters:
-        shortcut = _conv_bn(shortcut, filters, 1, strides, f"{name}_0")
+        shortcut = _conv_bn(shortcut, filters, 1, strides, name=f"{name}_0")
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
 def _stem(x, stem: str, width: int):
     if stem == "cifar":
-        x = _conv_bn(x, width, 3, 1, "stem")
+        x = _conv_bn(x, width, 3, 1, name="stem")
         return layers.ReLU(name="stem_relu")(x)
     if stem == "imagenet":
-        x = _conv_bn(x, width, 7, 2, "stem")
+        x = _conv_bn(x, width, 7, 2, name="stem")
         x = layers.ReLU(name="stem_relu")(x)
         return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
     raise errors.ConfigError(

@@ -15,7 +15,7 @@ import numpy as np
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph, grids
-from qgen_tf.quantization.quantize import QuantizeWrapper
+from qgen_tf.quantization.quantize import QuantizeWrapper, is_fused
 from qgen_tf.quantization.quantize_registry import (
     WEIGHTS,
     Role,
@@ -88,15 +88,19 @@ def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
     """Maps names of linear layers to the BatchNorm that alone reads them."""
     outputs = {tensor.node.layer.name for tensor in model.outputs}
     readers = graph.consumers(model)
-    return {
-        layer.name: _unwrap(readers[layer.name][0])
-        for layer in model.layers
-        if role(_unwrap(layer)) is Role.LINEAR
-        and has_activation(_unwrap(layer), "linear")
-        and len(readers[layer.name]) == 1
-        and role(_unwrap(readers[layer.name][0])) is Role.NORM
-        and layer.name not in outputs
-    }
+    norms = {}
+    for layer in model.layers:
+        if len(readers[layer.name]) != 1 or layer.name in outputs:
+            continue
+        inner = _unwrap(layer)
+        reader = _unwrap(readers[layer.name][0])
+        if (
+            role(inner) is Role.LINEAR
+            and role(reader) is Role.NORM
+            and is_fused(inner, reader)
+        ):
+            norms[layer.name] = reader
+    return norms
 
 
 def _affine(norm: Layer) -> tuple[np.ndarray, np.ndarray]:

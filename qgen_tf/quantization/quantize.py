@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -179,7 +178,7 @@ def quantize_model(model: keras.Model, scheme: BitScheme) -> keras.Model:
         already, or has nothing to quantize.
     """
     graph.require_functional(model)
-    if any(True for _ in wrappers(model)):
+    if wrappers(model):
         raise errors.ModelError(
             f"model {model.name!r} is quantized already: pass the float model."
         )
@@ -192,11 +191,13 @@ def quantize_model(model: keras.Model, scheme: BitScheme) -> keras.Model:
         )
 
 
-def wrappers(model: keras.Model) -> Iterator[QuantizeWrapper]:
-    """Yields the layers that `quantize_model` wrapped, in order."""
-    for layer in graph.topological_layers(model):
-        if isinstance(layer, QuantizeWrapper):
-            yield layer
+def wrappers(model: keras.Model) -> list[QuantizeWrapper]:
+    """Returns the layers that `quantize_model` wrapped, in order."""
+    return [
+        layer
+        for layer in graph.topological_layers(model)
+        if isinstance(layer, QuantizeWrapper)
+    ]
 
 
 def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
@@ -215,15 +216,16 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
       ModelError: the model is not quantized.
       DataError: the data set is empty.
     """
-    activation_quantizers = [
-        wrapper.quantize_config.output_quantizer
-        for wrapper in wrappers(model)
-        if wrapper.quantize_config.output_quantizer is not None
-    ]
-    if not any(True for _ in wrappers(model)):
+    wrapped = wrappers(model)
+    if not wrapped:
         raise errors.ModelError(
             f"model {model.name!r} is not quantized: call quantize_model first."
         )
+    activation_quantizers = [
+        wrapper.quantize_config.output_quantizer
+        for wrapper in wrapped
+        if wrapper.quantize_config.output_quantizer is not None
+    ]
     batches = iter(dataset)
     first = next(batches, None)
     if first is None:

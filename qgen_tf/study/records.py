@@ -101,9 +101,7 @@ def find(workdir: str | os.PathLike[str], name: str = "") -> list[RunDirectory]:
     done = [
         run
         for run in runs
-        if name in ("", run.config.name)
-        and (run.path / stages.MEASURES_FILE).exists()
-        and (run.path / stages.VERIFICATION_FILE).exists()
+        if name in ("", run.config.name) and stages.are_done(run.path)
     ]
     if not done:
         raise errors.RunDirectoryError(

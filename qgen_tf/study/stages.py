@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,14 @@ VERIFICATION_FILE = "export/verification.json"
 MODEL_FILE = "export/model.tflite"
 
 _BATCH_SIZE = 256
+
+
+def are_done(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a run went through every stage."""
+    return all(
+        (pathlib.Path(run_dir) / name).exists()
+        for name in (MEASURES_FILE, VERIFICATION_FILE)
+    )
 
 
 def measure(
@@ -58,7 +67,7 @@ def measure(
             )
     model = load_model(run.path)
     network = inference_model(model)
-    splits = _splits(run)
+    splits = data.load(run.config.dataset)
     with _steps(f"{run.label} measure", len(settings.names) + 2) as step:
         predict = measures.predictor(model)
         step("training set")
@@ -102,7 +111,7 @@ def export(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         return run.read_json(VERIFICATION_FILE)
     model = load_model(run.path)
     network = inference_model(model)
-    splits = _splits(run)
+    splits = data.load(run.config.dataset)
     with _steps(f"{run.label} export", 2) as step:
         step("convert")
         content = tflite.convert(network)
@@ -136,10 +145,6 @@ def _measure(
         **settings[name],
     )
     return dataclasses.asdict(result)
-
-
-def _splits(run: RunDirectory) -> data.Splits:
-    return data.load(run.config.dataset)
 
 
 def _subset(splits: data.Splits, num_examples: int) -> tf.data.Dataset:

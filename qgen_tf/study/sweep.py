@@ -37,9 +37,8 @@ def is_done(
 ) -> bool:
     """Whether every trial has gone through every stage."""
     return all(
-        (training.run_path(workdir, trial) / name).exists()
+        stages.are_done(training.run_path(workdir, trial))
         for trial in trials(config)
-        for name in (stages.MEASURES_FILE, stages.VERIFICATION_FILE)
     )
 
 
