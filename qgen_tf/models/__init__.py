@@ -11,12 +11,16 @@ from typing import Any
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.models.mobilenet import mobilenet_v2
 from qgen_tf.models.nin import nin
-from qgen_tf.models.resnet import resnet18
+from qgen_tf.models.resnet import resnet18, resnet20, resnet50
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
+    "mobilenet_v2": mobilenet_v2,
     "nin": nin,
     "resnet18": resnet18,
+    "resnet20": resnet20,
+    "resnet50": resnet50,
 }
 
 

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from qgen_tf import errors
 from qgen_tf.compat import keras
 
 layers = keras.layers
+
+
+def require_stem(stem: str, *, model: str) -> None:
+    """Raises unless `stem` is "cifar" or "imagenet".
+
+    Raises:
+      ConfigError: names the model and both stems.
+    """
+    if stem not in ("cifar", "imagenet"):
+        raise errors.ConfigError(
+            f"{model} has no stem {stem!r}: choose 'cifar' or 'imagenet'."
+        )
 
 
 def conv_bn(
@@ -29,3 +42,36 @@ def conv_bn(
         name=f"{name}_conv",
     )(x)
     return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+
+
+def depthwise_bn(x: Any, kernel_size: int, strides: int, *, name: str) -> Any:
+    """Applies a convolution of each channel alone, and BatchNorm behind it.
+
+    Kernels are drawn as He et al. 2015 do. Keras takes the outputs of a
+    depthwise kernel for its inputs, hence `fan_out`.
+    """
+    x = layers.DepthwiseConv2D(
+        kernel_size,
+        strides,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=keras.initializers.VarianceScaling(
+            2.0, mode="fan_out"
+        ),
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+
+
+def classifier(inputs: Any, x: Any, num_classes: int, name: str) -> Any:
+    """Returns the model that averages the features `x` and classifies them.
+
+    Args:
+      inputs: the image, input of the model.
+      x: features [batch, height, width, channels] computed from `inputs`.
+      num_classes: number of logits.
+      name: of the model.
+    """
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    logits = layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, logits, name=name)

@@ -7,7 +7,7 @@ generalization measures use (Jiang et al. 2020, arXiv 1912.02178).
 from __future__ import annotations
 
 from qgen_tf.compat import keras
-from qgen_tf.models.blocks import conv_bn
+from qgen_tf.models.blocks import classifier, conv_bn
 
 layers = keras.layers
 
@@ -59,6 +59,4 @@ def nin(
             x = layers.Dropout(
                 dropout, rng_type="stateful", name=f"{block}_dropout"
             )(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(num_classes, name="logits")(x)
-    return keras.Model(inputs, logits, name="nin")
+    return classifier(inputs, x, num_classes, "nin")

@@ -1,31 +1,91 @@
 """`models.build` and what all models have in common."""
 
+import functools
+
+import numpy as np
 import pytest
 
 from qgen_tf import errors, models
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
 
+layers = keras.layers
+
+# arguments that make a model quick to build
+SMALL = {
+    "mobilenet_v2": {"alpha": 0.1},
+    "nin": {"width": 4},
+    "resnet18": {"width": 4},
+    "resnet20": {"width": 4},
+    "resnet50": {"width": 4},
+}
+PRIMITIVES = {
+    layers.Add,
+    layers.BatchNormalization,
+    layers.Conv2D,
+    layers.Dense,
+    layers.DepthwiseConv2D,
+    layers.GlobalAveragePooling2D,
+    layers.InputLayer,
+    layers.MaxPooling2D,
+    layers.ReLU,
+}
+
+
+def _build(name, **arguments):
+    config = {"name": name, **SMALL[name], **arguments}
+    return models.build(config, (16, 16, 3), 5)
+
+
+_small = functools.cache(_build)
+
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_is_flat_functional_and_ends_in_logits(name):
-    model = models.build({"name": name, "width": 4}, (16, 16, 3), 5)
+    model = _small(name)
     graph.require_functional(model)
     assert tuple(model.input.shape) == (None, 16, 16, 3)
     assert tuple(model.output.shape) == (None, 5)
     assert model.name == name
     assert model.layers[-1].activation is keras.activations.linear
+    logits = model(np.ones((2, 16, 16, 3), np.float32)).numpy()
+    assert logits.shape == (2, 5) and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_layers_are_primitive(name):
+    assert {type(layer) for layer in _small(name).layers} <= PRIMITIVES
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_names_of_layers_are_the_same_in_each_build(name):
-    first, second = (
-        models.build({"name": name, "width": 4}, (16, 16, 3), 5)
-        for _ in range(2)
-    )
-    assert [layer.name for layer in first.layers] == [
-        layer.name for layer in second.layers
+    assert [layer.name for layer in _small(name).layers] == [
+        layer.name for layer in _build(name).layers
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "classes", "trainable"),
+    [
+        # pytorch-cifar's
+        ({"name": "resnet18"}, 32, 10, 11_173_962),
+        # torchvision's
+        ({"name": "resnet18", "stem": "imagenet"}, 224, 1000, 11_689_512),
+        ({"name": "resnet50", "stem": "imagenet"}, 224, 1000, 25_557_032),
+        ({"name": "mobilenet_v2", "stem": "imagenet"}, 224, 1000, 3_504_872),
+    ],
+)
+def test_published_number_of_parameters(config, size, classes, trainable):
+    model = models.build(config, (size, size, 3), classes)
+    weights = model.trainable_weights
+    assert sum(np.prod(weight.shape) for weight in weights) == trainable
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50"])
+def test_unknown_stem(name):
+    message = f"^{name} has no stem 'tiny': choose 'cifar' or 'imagenet'.$"
+    with pytest.raises(errors.ConfigError, match=message):
+        _build(name, stem="tiny")
 
 
 def test_arguments_reach_the_model():
@@ -39,11 +99,14 @@ def test_arguments_reach_the_model():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"name": "vgg"}, r"'vgg' is unknown: choose one of \['nin', 'resnet"),
+        ({"name": "vgg"}, r"'vgg' is unknown: choose one of \['mobilenet_v2',"),
         ({"name": "nin", "stem": "cifar"}, "model.stem is not an argument"),
+        ({"name": "resnet20", "stem": "cifar"}, r"takes \['depth', 'width'\]"),
         ({"name": "nin", "num_classes": 3}, "model.num_classes is not an arg"),
         ({"name": "nin", "width": "wide"}, "model 'nin' cannot be built"),
-        ({"name": "resnet18", "stem": "x"}, "no stem 'x'"),
+        ({"name": "resnet20", "depth": "20"}, "model 'resnet20' cannot be bu"),
+        ({"name": "mobilenet_v2", "alpha": "1"}, "'mobilenet_v2' cannot be"),
+        ({"name": "resnet18", "stem": ["x"]}, r"no stem \['x'\]"),
     ],
 )
 def test_errors(config, message):
