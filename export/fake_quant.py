@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization.grids import ActivationQuantizer, WeightGrid
+from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 from qgen_tf.quantization.quantize_registry import WEIGHTS
 
 _INT8_MAX = 127
@@ -26,14 +26,14 @@ class FakeQuantActivation(keras.layers.Layer):
     by a maximum.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer):
-        super().__init__(name=quantizer.name)
-        step = quantizer.step_size
-        self._high = quantizer.high * step
-        self._low = (quantizer.high - _INT8_LEVELS) * step
+    def __init__(self, grid: ActivationGrid):
+        super().__init__(name=grid.name)
+        step = grid.step_size
+        self._high = grid.high * step
+        self._low = (grid.high - _INT8_LEVELS) * step
         self._cut = None
-        if quantizer.signed and quantizer.num_bits < 8:
-            self._cut = quantizer.low * step
+        if grid.low < 0 and grid.num_bits < 8:
+            self._cut = grid.low * step
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the inputs on the grid."""

@@ -9,7 +9,7 @@ from export.fake_quant import FakeQuantActivation, FakeQuantWeights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
-from qgen_tf.quantization.grids import ActivationQuantizer, WeightGrid
+from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 from qgen_tf.quantization.inference import InferenceModel
 
 
@@ -75,7 +75,7 @@ def _require_ends(network: InferenceModel) -> None:
         tensor.node.layer for tensor in (*model.inputs, *model.outputs)
     )
     for layer in [*graph.consumers(model)[input_layer.name], output_layer]:
-        if not isinstance(layer, ActivationQuantizer):
+        if not isinstance(layer, ActivationGrid):
             raise errors.ExportError(
                 f"model {model.name!r} has a float input or output at layer "
                 f"{layer.name!r}: an integer file needs activations of 8 bits "
@@ -89,7 +89,7 @@ def _exported(
     """Returns what stands for a deployed layer in the exported graph."""
     if isinstance(layer, keras.layers.InputLayer):
         return tf.identity
-    if isinstance(layer, ActivationQuantizer):
+    if isinstance(layer, ActivationGrid):
         return FakeQuantActivation(layer)
     if layer.name in weight_grids:
         return FakeQuantWeights(layer, weight_grids[layer.name])

@@ -8,7 +8,12 @@ from sklearn import datasets
 
 from qgen_tf.compat import keras
 from qgen_tf.models import nin
-from qgen_tf.quantization import BitScheme, calibrate, quantize_model
+from qgen_tf.quantization import (
+    BitScheme,
+    WeightGrid,
+    calibrate,
+    quantize_model,
+)
 
 layers = keras.layers
 NUM_TRAIN = 1347
@@ -151,6 +156,15 @@ def steps_of(model):
         for variable in model.variables
         if "log_step" in variable.name
     }
+
+
+def weight_grid(latent, step_size, bits):
+    """Returns the grid of a weight with the step sizes that are given."""
+    high = 2 ** (bits - 1) - 1
+    levels = np.rint(np.clip(latent / step_size, -high, high))
+    return WeightGrid(
+        levels.astype(np.int8), np.asarray(step_size), bits, latent
+    )
 
 
 def output_step(network):

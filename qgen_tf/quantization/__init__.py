@@ -1,14 +1,17 @@
 """Quantization-aware training at any bits, and the network that it deploys."""
 
-from qgen_tf.quantization.grids import ActivationQuantizer, WeightGrid
+from qgen_tf.quantization.calibrate import calibrate
+from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 from qgen_tf.quantization.inference import InferenceModel, inference_model
-from qgen_tf.quantization.quantize import calibrate, quantize_model
+from qgen_tf.quantization.quantize import quantize_model
 from qgen_tf.quantization.quantize_scheme import FLOAT_BITS, BitScheme
+from qgen_tf.quantization.quantizers import QUANTIZERS
 from qgen_tf.quantization.report import quantization_report
 
 __all__ = [
     "FLOAT_BITS",
-    "ActivationQuantizer",
+    "QUANTIZERS",
+    "ActivationGrid",
     "BitScheme",
     "InferenceModel",
     "WeightGrid",

@@ -1,4 +1,4 @@
-"""Reads and rebuilds the layer graph of a flat Functional model.
+"""Reads and rebuilds the layer graph of a Functional model.
 
 Every edit of a model in this package is one `rebuild`: a walk over the layer
 calls in topological order that asks, call by call, what stands in its place.
@@ -19,38 +19,53 @@ Layer: TypeAlias = keras.layers.Layer
 
 
 def require_functional(model: keras.Model) -> None:
-    """Raises unless `model` is built, Functional, flat, and calls layers once.
+    """Raises unless `model` is built, Functional, and calls layers once.
+
+    Models inside of it must be so, too.
 
     Raises:
       ModelError: says what the model is instead.
     """
     compat.require_legacy(model)
+    _require_graph(model)
+    calls = collections.Counter(id(node.layer) for node in inner_nodes(model))
+    for node in inner_nodes(model):
+        count = calls[id(node.layer)]
+        if count > 1:
+            raise errors.ModelError(
+                f"model {model.name!r} calls the layer {node.layer.name!r} "
+                f"{count} times: give each call a layer of its own, since each "
+                "has its own step sizes."
+            )
+
+
+def _require_graph(model: keras.Model, outer: str = "") -> None:
     if not getattr(model, "_is_graph_network", False):
         raise errors.ModelError(
-            f"model {model.name!r} is not a Functional model: build it with "
-            "keras.Model(inputs, outputs); subclassed and unbuilt models have "
-            "no graph to read."
+            f"model {model.name!r}{outer} is not a Functional model: build it "
+            "with keras.Model(inputs, outputs); subclassed and unbuilt models "
+            "have no graph to read."
         )
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            raise errors.ModelError(
-                f"model {model.name!r} contains the model {layer.name!r}: "
-                "build it flat, on the inner model's input and output."
-            )
-    calls = collections.Counter(node.layer.name for node in nodes(model))
-    for name, count in calls.items():
-        if count > 1:
-            raise errors.ModelError(
-                f"model {model.name!r} calls the layer {name!r} {count} times: "
-                "give each call a layer of its own, since each has its own "
-                "step sizes."
-            )
+            _require_graph(layer, f" inside {model.name!r}")
 
 
 def nodes(model: keras.Model) -> Iterator[Any]:
     """Yields the Keras nodes (layer calls) of `model`, inputs first."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         yield from model._nodes_by_depth[depth]
+
+
+def inner_nodes(model: keras.Model) -> Iterator[Any]:
+    """Yields the nodes of `model`, those of inner models in their place."""
+    for node in nodes(model):
+        if isinstance(node.layer, keras.Model):
+            yield from (
+                inner for inner in inner_nodes(node.layer) if not inner.is_input
+            )
+        else:
+            yield node
 
 
 def topological_layers(model: keras.Model) -> list[Layer]:
@@ -85,7 +100,8 @@ def rebuild(
     """Rebuilds `model`, letting `call` decide what stands for each layer call.
 
     Args:
-      model: a flat Functional model; it is left as it is.
+      model: a Functional model; it is left as it is. The layers of models
+        inside of it are called in their place: the new model is flat.
       call: given a layer of `model` and a function that applies any callable
         to the arguments of this layer call in the new graph, returns the
         tensors that stand for the layer's output. For an `InputLayer` the
@@ -96,37 +112,51 @@ def rebuild(
       A new Functional model. Layers are shared with `model` only where `call`
       applies the old layer itself.
     """
-    new_tensors: dict[int, Any] = {}
+    inputs = tf.nest.map_structure(
+        lambda tensor: keras.layers.Input(
+            shape=tensor.shape[1:],
+            dtype=tensor.dtype,
+            name=tensor.node.layer.name,
+        ),
+        model.input,
+    )
+    called = [
+        call(tensor.node.layer, _applied_to((new,), {}))
+        for tensor, new in zip(
+            tf.nest.flatten(model.input), tf.nest.flatten(inputs), strict=True
+        )
+    ]
+    return keras.Model(inputs, _inline(model, called, call), name=name)
+
+
+def _inline(
+    model: keras.Model, inputs: list[Any], call: Callable[..., Any]
+) -> Any:
+    """Rebuilds what `model` computes from `inputs`; returns its outputs."""
+    new_tensors = {
+        id(old): new
+        for old, new in zip(tf.nest.flatten(model.input), inputs, strict=True)
+    }
 
     def translate(structure: Any) -> Any:
         return tf.nest.map_structure(
             lambda leaf: new_tensors.get(id(leaf), leaf), structure
         )
 
-    new_inputs: dict[int, Any] = {}
     for node in nodes(model):
         if node.is_input:
-            tensor = keras.layers.Input(
-                shape=node.outputs.shape[1:],
-                dtype=node.outputs.dtype,
-                name=node.layer.name,
-            )
-            new_inputs[id(node.outputs)] = tensor
-            args, kwargs = (tensor,), {}
+            continue
+        args, kwargs = translate(node.call_args), translate(node.call_kwargs)
+        if isinstance(node.layer, keras.Model):
+            outputs = _inline(node.layer, tf.nest.flatten(args[0]), call)
         else:
-            args = translate(node.call_args)
-            kwargs = translate(node.call_kwargs)
-        outputs = call(
-            node.layer,
-            lambda function, args=args, kwargs=kwargs: function(
-                *args, **kwargs
-            ),
-        )
+            outputs = call(node.layer, _applied_to(args, kwargs))
         for old, new in zip(
             tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True
         ):
             new_tensors[id(old)] = new
-    inputs = tf.nest.map_structure(
-        lambda tensor: new_inputs[id(tensor)], model.input
-    )
-    return keras.Model(inputs, translate(model.output), name=name)
+    return translate(model.output)
+
+
+def _applied_to(args: Any, kwargs: Any) -> Callable[..., Any]:
+    return lambda function: function(*args, **kwargs)

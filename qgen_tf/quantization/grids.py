@@ -13,27 +13,26 @@ from qgen_tf.quantization import quant_ops
 
 
 @keras.utils.register_keras_serializable(package="qgen_tf")
-class ActivationQuantizer(keras.layers.Layer):
+class ActivationGrid(keras.layers.Layer):
     """Rounds activations to a fixed grid; its step size does not train.
 
     Attributes:
       step_size: bin width, a positive float.
       num_bits: 2..8.
-      signed: whether the levels are on both sides of zero.
-      low: smallest level.
-      high: largest level.
+      zero_point: number of levels below zero, in 0..2^b - 1.
+      low: smallest level, `-zero_point`.
+      high: largest level, `2^b - 1 - zero_point`.
     """
 
     def __init__(
-        self, step_size: float, num_bits: int, signed: bool, **kwargs: Any
+        self, step_size: float, num_bits: int, zero_point: int, **kwargs: Any
     ):
         super().__init__(**kwargs)
         self.step_size = float(step_size)
         self.num_bits = num_bits
-        self.signed = signed
-        self.low, self.high = quant_ops.level_range(
-            num_bits, signed=signed, narrow=False
-        )
+        self.zero_point = zero_point
+        self.low = -zero_point
+        self.high = 2**num_bits - 1 - zero_point
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the inputs on the grid, with straight-through gradients."""
@@ -46,7 +45,7 @@ class ActivationQuantizer(keras.layers.Layer):
             **super().get_config(),
             "step_size": self.step_size,
             "num_bits": self.num_bits,
-            "signed": self.signed,
+            "zero_point": self.zero_point,
         }
 
 
@@ -58,10 +57,12 @@ class WeightGrid:
       levels: int8 array of the shape of the weight.
       step_size: float32, positive; a scalar, or an array that broadcasts
         against `levels`. The weight is `levels * step_size`, to the bit.
-      num_bits: bits that the levels need.
+      num_bits: b; there are at most 2^b different levels.
       latent: float32; the trained weight before it was rounded, after
         BatchNorm was folded into it. `latent - values` is the quantization
         noise.
+      stride: distance of two neighbouring levels: 1, or 2 where all levels
+        are odd. The bin width is `stride * step_size`.
       bias_levels: int32, one for each output channel, in units of
         `step_size * input_step_size`; None if the inputs are float.
     """
@@ -70,6 +71,7 @@ class WeightGrid:
     step_size: np.ndarray
     num_bits: int
     latent: np.ndarray
+    stride: int = 1
     bias_levels: np.ndarray | None = None
 
     @property
@@ -77,20 +79,32 @@ class WeightGrid:
         """The weight in float32."""
         return self.levels.astype(np.float32) * self.step_size
 
+    def bias(self, input_step_size: float) -> np.ndarray:
+        """Returns the rounded bias in float32, [channels]."""
+        steps = _bias_steps(self, input_step_size)
+        return (self.bias_levels * steps).astype(np.float32)
 
-def weight_grid(
-    latent: np.ndarray, step_size: np.ndarray, num_bits: int
-) -> WeightGrid:
-    """Rounds a weight to its grid, as a weight quantizer does in training.
+    @property
+    def bin_width(self) -> np.ndarray:
+        """Distance of two neighbouring values, shaped like `step_size`."""
+        return self.stride * self.step_size
+
+
+def affine_grid(factor: np.ndarray) -> WeightGrid:
+    """Returns the grid of a factor a channel, which it holds exactly.
 
     Args:
-      latent: float32 weight.
-      step_size: float32, positive, broadcasts against `latent`.
-      num_bits: 2..8.
+      factor: float32 [channels]. Each is the level 127, with its sign, so that
+        a bias in its units is fine-grained.
     """
-    low, high = quant_ops.level_range(num_bits, signed=True, narrow=True)
-    levels = np.rint(np.clip(latent / step_size, low, high)).astype(np.int8)
-    return WeightGrid(levels, np.asarray(step_size), num_bits, latent)
+    step_size = np.abs(factor) / np.float32(127.0)
+    step_size = np.where(factor == 0.0, np.float32(1.0), step_size)
+    return WeightGrid(
+        levels=(127 * np.sign(factor)).astype(np.int8),
+        step_size=step_size,
+        num_bits=8,
+        latent=factor,
+    )
 
 
 def scaled(grid: WeightGrid, factor: np.ndarray) -> WeightGrid:
@@ -112,13 +126,22 @@ def scaled(grid: WeightGrid, factor: np.ndarray) -> WeightGrid:
     )
 
 
-def round_bias(bias: np.ndarray, step_size: np.ndarray) -> np.ndarray:
-    """Returns a bias in whole steps, as int32.
+def with_bias(
+    grid: WeightGrid, bias: np.ndarray, input_step_size: float
+) -> WeightGrid:
+    """Adds a bias, rounded to whole steps as the integer runtime has it.
 
     Args:
+      grid: its steps are one, or one for each output channel.
       bias: float32 [channels].
-      step_size: float64 [channels], input step size times weight step size.
+      input_step_size: of the grid of the inputs.
     """
     limit = np.iinfo(np.int32).max
-    levels = np.rint(bias.astype(np.float64) / step_size)
-    return np.clip(levels, -limit, limit).astype(np.int32)
+    steps = _bias_steps(grid, input_step_size)
+    levels = np.rint(bias.astype(np.float64) / steps)
+    levels = np.clip(levels, -limit, limit).astype(np.int32)
+    return dataclasses.replace(grid, bias_levels=levels)
+
+
+def _bias_steps(grid: WeightGrid, input_step_size: float) -> np.ndarray:
+    return grid.step_size.reshape(-1).astype(np.float64) * input_step_size

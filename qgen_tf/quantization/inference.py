@@ -7,6 +7,7 @@ it and nothing else.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,12 +15,14 @@ import numpy as np
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import graph, grids
-from qgen_tf.quantization.quantize import QuantizeWrapper, is_fused
+from qgen_tf.quantization import affine, graph, grids
+from qgen_tf.quantization.primitives import primitive_model
+from qgen_tf.quantization.quantize import QuantizeWrapper, wrappers
 from qgen_tf.quantization.quantize_registry import (
     WEIGHTS,
     Role,
-    has_activation,
+    activation_name,
+    is_fused,
     role,
 )
 
@@ -32,35 +35,42 @@ class InferenceModel:
 
     Attributes:
       model: flat Functional model of plain Keras layers and
-        `ActivationQuantizer`s, BatchNorm folded, weights on their grids.
+        `ActivationGrid`s, BatchNorm folded, weights on their grids.
       weight_grids: name of a layer of `model` to the grid of its weight; empty
         for a float network.
+      affine_grids: name of a `ChannelAffine` of `model` (BatchNorm that could
+        not be folded, `Rescaling`) to the grid of its factors.
     """
 
     model: keras.Model
     weight_grids: dict[str, grids.WeightGrid]
+    affine_grids: dict[str, grids.WeightGrid] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def inference_model(model: keras.Model) -> InferenceModel:
     """Returns the network that is deployed for a trained model.
 
     BatchNorm that directly follows a convolution or dense layer is folded into
-    it, for float and quantized models alike. Each quantized weight is frozen
-    at `levels * step_size`, each activation quantizer at its step size, and
-    each bias is rounded to the int32 grid of the integer runtime, whose step
-    is that of the input times that of the weight.
+    it, for float and quantized models alike; between grids, other BatchNorm
+    becomes a factor and an offset for each channel. Each quantized weight is
+    frozen at `levels * step_size`, each activation quantizer at its step size,
+    and each bias is rounded to the int32 grid of the integer runtime, whose
+    step is that of the input times that of the weight.
 
     Args:
-      model: a flat Functional model, float or from `quantize_model`; it is
-        left as it is.
+      model: a Functional model, float or from `quantize_model`; it is left as
+        it is.
 
     Raises:
-      ModelError: the model is not flat and Functional, or not calibrated.
+      ModelError: the model is not Functional, or not calibrated.
     """
     graph.require_functional(model)
-    builder = _Builder(model)
-    deployed = graph.rebuild(model, builder.call, name=model.name)
-    return InferenceModel(deployed, builder.weight_grids)
+    trained = model if wrappers(model) else primitive_model(model)
+    builder = _Builder(trained)
+    deployed = graph.rebuild(trained, builder.call, name=model.name)
+    return InferenceModel(deployed, builder.weight_grids, builder.affine_grids)
 
 
 def input_step_size(tensor: Any) -> float | None:
@@ -73,7 +83,7 @@ def input_step_size(tensor: Any) -> float | None:
       The step size, or None if the tensor is float.
     """
     layer = tensor.node.layer
-    if isinstance(layer, grids.ActivationQuantizer):
+    if isinstance(layer, grids.ActivationGrid):
         return layer.step_size
     if role(layer) is Role.SHAPE:
         return input_step_size(layer.input)
@@ -96,23 +106,18 @@ def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
         reader = _unwrap(readers[layer.name][0])
         if (
             role(inner) is Role.LINEAR
-            and role(reader) is Role.NORM
+            and role(reader) is Role.AFFINE
             and is_fused(inner, reader)
         ):
             norms[layer.name] = reader
     return norms
 
 
-def _affine(norm: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Returns factor and offset, [channels], of BatchNorm in inference."""
-    variance = norm.moving_variance.numpy()
-    factor = 1.0 / np.sqrt(variance + np.float32(norm.epsilon))
-    if norm.scale:
-        factor = factor * norm.gamma.numpy()
-    offset = -norm.moving_mean.numpy() * factor
-    if norm.center:
-        offset = offset + norm.beta.numpy()
-    return factor.astype(np.float32), offset.astype(np.float32)
+def _copied(layer: Layer, *args: Any, **kwargs: Any) -> Any:
+    copy = type(layer).from_config(layer.get_config())
+    outputs = copy(*args, **kwargs)
+    copy.set_weights(layer.get_weights())
+    return outputs
 
 
 class _Builder:
@@ -120,6 +125,7 @@ class _Builder:
 
     def __init__(self, model: keras.Model):
         self.weight_grids: dict[str, grids.WeightGrid] = {}
+        self.affine_grids: dict[str, grids.WeightGrid] = {}
         self._norms = _foldable_norms(model)
         self._folded = {norm.name for norm in self._norms.values()}
 
@@ -130,10 +136,10 @@ class _Builder:
             outputs = apply(lambda tensor: self._linear(layer, tensor)(tensor))
         elif self._vanishes(inner):
             outputs = apply(lambda tensor: tensor)
+        elif role(inner) is Role.AFFINE:
+            outputs = apply(lambda tensor: self._affine(inner, tensor))
         else:
-            copy = type(inner).from_config(inner.get_config())
-            outputs = apply(copy)
-            copy.set_weights(inner.get_weights())
+            outputs = apply(functools.partial(_copied, inner))
         return self._quantized(layer, outputs)
 
     def _vanishes(self, inner: Layer) -> bool:
@@ -141,7 +147,7 @@ class _Builder:
             isinstance(inner, keras.layers.InputLayer | keras.layers.Dropout)
             or inner.name in self._folded
             or type(inner) is keras.layers.Activation
-            and has_activation(inner, "linear")
+            and activation_name(inner) == "linear"
         )
 
     def _quantized(self, layer: Layer, outputs: Any) -> Any:
@@ -150,18 +156,31 @@ class _Builder:
         quantizer = layer.quantize_config.output_quantizer
         if quantizer is None:
             return outputs
-        step_size = quantizer.step_size(layer._output_quantizer_vars).numpy()
+        step_size, zero_point = quantizer.grid(layer._output_quantizer_vars)
         if not np.isfinite(step_size):
             raise errors.ModelError(
                 f"layer {layer.name!r} has no activation step size: call "
                 "qgen_tf.calibrate(model, dataset) first."
             )
-        return grids.ActivationQuantizer(
+        return grids.ActivationGrid(
             step_size,
             quantizer.num_bits,
-            quantizer.signed,
+            zero_point,
             name=f"{layer.layer.name}_grid",
         )(outputs)
+
+    def _affine(self, inner: Layer, inputs: Any) -> Any:
+        """Applies a factor and an offset, on a grid if the inputs are."""
+        input_step = input_step_size(inputs)
+        if input_step is None:
+            return _copied(inner, inputs)
+        factor, offset = affine.coefficients(inner, inputs.shape[-1])
+        grid = grids.with_bias(grids.affine_grid(factor), offset, input_step)
+        layer = affine.ChannelAffine(name=inner.name)
+        outputs = layer(inputs)
+        layer.set_weights([grid.values, grid.bias(input_step)])
+        self.affine_grids[inner.name] = grid
+        return outputs
 
     def _linear(self, layer: Layer, inputs: Any) -> Layer:
         inner = _unwrap(layer)
@@ -172,7 +191,8 @@ class _Builder:
         if inner.use_bias:
             bias = inner.bias.numpy()
         if layer.name in self._norms:
-            factor, offset = _affine(self._norms[layer.name])
+            norm = self._norms[layer.name]
+            factor, offset = affine.coefficients(norm, copy.bias.shape[0])
             bias = bias * factor + offset
         self._assign(copy, layer, factor, bias, input_step_size(inputs))
         return copy
@@ -197,20 +217,13 @@ class _Builder:
             variable.assign(latent * factor)
             copy.bias.assign(bias)
             return
-        ((latent, quantizer, step_vars),) = layer._weight_vars
-        grid = grids.weight_grid(
-            latent.numpy(),
-            quantizer.step_size(step_vars).numpy(),
-            quantizer.num_bits,
-        )
+        ((latent, quantizer, variables),) = layer._weight_vars
+        grid = quantizer.grid(latent, variables)
         if layer.name in self._norms:
             grid = grids.scaled(grid, factor)
         if input_step is not None:
-            steps = np.broadcast_to(grid.step_size, channels).reshape(-1)
-            steps = steps.astype(np.float64) * input_step
-            levels = grids.round_bias(bias, steps)
-            grid = dataclasses.replace(grid, bias_levels=levels)
-            bias = levels * steps
+            grid = grids.with_bias(grid, bias, input_step)
+            bias = grid.bias(input_step)
         variable.assign(grid.values)
-        copy.bias.assign(bias.astype(np.float32))
+        copy.bias.assign(bias)
         self.weight_grids[copy.name] = grid

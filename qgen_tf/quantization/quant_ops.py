@@ -1,7 +1,7 @@
 """The arithmetic of uniform quantizers.
 
-A quantizer with bin width (step size) `s` and levels `lo..hi` maps a value `v`
-to `s * clip(round(v / s), lo, hi)`; `round` is to the nearest even integer, as
+A quantizer with step size `s` and levels `low..high` maps a value `v` to
+`s * clip(round(v / s), low, high)`; `round` is to the nearest even integer, as
 the integer runtime rounds.
 """
 
@@ -15,29 +15,36 @@ def level_range(
 ) -> tuple[int, int]:
     """Returns the smallest and the largest integer level.
 
-    | signed | narrow | levels                          | used for            |
-    | ------ | ------ | ------------------------------- | ------------------- |
-    | yes    | yes    | `-(2^(b-1) - 1) .. 2^(b-1) - 1` | weights             |
-    | yes    | no     | `-2^(b-1) .. 2^(b-1) - 1`       | signed activations  |
-    | no     | no     | `0 .. 2^b - 1`                  | after a ReLU        |
+    With b bits, and `-Qn..Qp` for the levels:
+
+    | bits | signed | narrow | Qn        | Qp        | levels  | used for   |
+    | ---- | ------ | ------ | --------- | --------- | ------- | ---------- |
+    | 1    | yes    | yes    | 1         | 1         | 2       | weights    |
+    | 2..8 | yes    | yes    | 2^(b-1)-1 | 2^(b-1)-1 | 2^b - 1 | weights    |
+    | 2..8 | yes    | no     | 2^(b-1)   | 2^(b-1)-1 | 2^b     | signed     |
+    | 2..8 | no     | no     | 0         | 2^b - 1   | 2^b     | after ReLU |
 
     Weights are narrow because the runtime stores them so, and because a
-    negative BatchNorm scale must be able to flip the sign of every level.
+    negative BatchNorm scale must be able to flip the sign of every level. One
+    bit is the sign: -1 and 1, without 0.
 
     Args:
-      num_bits: b, in 2..8.
+      num_bits: b, in 1..8.
       signed: whether levels are on both sides of zero.
       narrow: whether the level `-2^(b-1)` is left out; signed only.
 
     Raises:
       ValueError: `num_bits` is out of range, or unsigned levels are narrow.
     """
-    if not 2 <= num_bits <= 8:
-        raise ValueError(f"num_bits is {num_bits}, not in 2..8.")
+    smallest = 1 if narrow else 2
+    if not smallest <= num_bits <= 8:
+        raise ValueError(f"num_bits is {num_bits}, not in {smallest}..8.")
     if not signed:
         if narrow:
             raise ValueError("unsigned levels cannot be narrow.")
         return 0, 2**num_bits - 1
+    if num_bits == 1:
+        return -1, 1
     high = 2 ** (num_bits - 1) - 1
     return (-high if narrow else -high - 1), high
 
@@ -54,14 +61,23 @@ def initial_step_size(
     Args:
       mean_abs: mean of |v|, one for each step size.
       max_abs: maximum of |v|, one for each step size.
-      high: largest integer level.
+      high: largest integer level, at least 1.
 
     Returns:
-      Positive step sizes of the same shape; where all values are zero, the
-      smallest step that keeps the arithmetic finite.
+      Positive step sizes of the same shape.
     """
     lsq = 2.0 * mean_abs / float(high) ** 0.5
-    return tf.maximum(tf.minimum(lsq, max_abs / float(high)), 1e-8)
+    return positive_step_size(tf.minimum(lsq, max_abs / float(high)), high)
+
+
+def positive_step_size(step_size: tf.Tensor, high: int) -> tf.Tensor:
+    """Puts a range of one in the place of a step size of zero.
+
+    Where all values are zero (a pruned filter, a residual branch that starts
+    with a scale of zero) no statistic tells a step size; a tiny one would keep
+    the values out of range for ever.
+    """
+    return tf.where(step_size > 0.0, step_size, 1.0 / float(high))
 
 
 @tf.custom_gradient
@@ -95,7 +111,7 @@ def _sum_to_shape(values, like):
 
 
 def quantize(
-    values: tf.Tensor, step_size: tf.Tensor, low: int, high: int
+    values: tf.Tensor, step_size: tf.Tensor, low: tf.Tensor, high: tf.Tensor
 ) -> tf.Tensor:
     """Rounds values to the grid, with the gradients of LSQ.
 
@@ -109,13 +125,44 @@ def quantize(
       values: float tensor of any shape.
       step_size: positive scalar, or a tensor of the rank of `values` with size
         1 on every axis over which a step is shared.
-      low: smallest level.
-      high: largest level.
+      low: smallest level, an integer or a scalar of the type of `values`.
+      high: largest level, likewise.
 
     Returns:
       The quantized values, of the shape of `values`.
     """
-    return _quantize(values, step_size, float(low), float(high))
+    low = tf.cast(low, values.dtype)
+    return _quantize(values, step_size, low, tf.cast(high, values.dtype))
+
+
+@tf.custom_gradient
+def binarize(values: tf.Tensor, step_size: tf.Tensor) -> tf.Tensor:
+    """Rounds values to one bit: `s * sign(v)`, where the sign of 0 is 1.
+
+    Backward: with respect to `v` 1 where `|v| <= 2s`, which are the two bins
+    of width 2s, and 0 elsewhere (straight-through); with respect to `s`
+    `sign(v)`, the exact derivative.
+
+    Args:
+      values: float tensor of any shape.
+      step_size: like that of `quantize`.
+    """
+    signs = tf.where(values >= 0.0, tf.ones_like(values), -1.0)
+
+    def grad(upstream):
+        inside = tf.cast(tf.abs(values) <= 2.0 * step_size, values.dtype)
+        return (
+            upstream * tf.stop_gradient(inside),
+            _sum_to_shape(upstream * tf.stop_gradient(signs), step_size),
+        )
+
+    return signs * step_size, grad
+
+
+@tf.custom_gradient
+def straight_through(values: tf.Tensor, rounded: tf.Tensor) -> tf.Tensor:
+    """Returns `rounded`; its gradient is taken for that of `values`."""
+    return tf.identity(rounded), lambda upstream: (upstream, None)
 
 
 @tf.custom_gradient

@@ -3,61 +3,137 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+from collections.abc import Iterable
 
 import tensorflow_model_optimization as tfmot
 
 from qgen_tf import errors
+from qgen_tf.quantization.quantizers import QUANTIZERS
 
 FLOAT_BITS = 32
+_WEIGHT_BITS = (*range(1, 9), FLOAT_BITS)
+_ACTIVATION_BITS = (*range(2, 9), FLOAT_BITS)
 
 
 @dataclasses.dataclass(frozen=True)
 class BitScheme:
-    """Bit widths of a quantized model.
+    """Bit widths and quantizers of a quantized model.
 
     Attributes:
-      weight_bits: 2..8, or 32 to leave weights float.
+      weight_bits: 1..8, or 32 to leave weights float. One bit is the sign,
+        times a step size.
       activation_bits: 2..8, or 32 to leave activations float.
       first_last_bits: 2..8; bits of the first and the last layer with weights,
         of the activations that these two read, and of the model's output.
       per_axis: one step size for each output channel of a convolution, else
         one for each weight tensor. Dense layers always have one.
+      quantizer: a key of `QUANTIZERS`.
+      overrides: (pattern, weight_bits, activation_bits), for the layers whose
+        name matches the pattern (`*` stands for anything, `?` for one
+        character); the first one that matches decides, before
+        `first_last_bits`. The activations are those that the layer puts out,
+        behind the BatchNorm and ReLU that are fused with it.
+      step_learning_rate: learning rate of learned step sizes, in units of that
+        of the weights.
 
     Raises:
-      ConfigError: a number of bits is out of range, or nothing is quantized.
+      ConfigError: a value is out of range, or nothing is quantized.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
     first_last_bits: int = 8
     per_axis: bool = True
+    quantizer: str = "lsq"
+    overrides: tuple[tuple[str, int, int], ...] = ()
+    step_learning_rate: float = 1.0
 
     def __post_init__(self):
-        for field in ("weight_bits", "activation_bits", "first_last_bits"):
-            bits = getattr(self, field)
-            floats = () if field == "first_last_bits" else (FLOAT_BITS,)
-            if bits not in (*range(2, 9), *floats):
-                raise errors.ConfigError(
-                    f"{field} is {bits!r}: choose 2 to 8 bits"
-                    f"{', or 32 for float' if floats else ''}."
-                )
-        if self.weight_bits == self.activation_bits == FLOAT_BITS:
+        _require_bits("weight_bits", self.weight_bits, _WEIGHT_BITS)
+        _require_bits("activation_bits", self.activation_bits, _ACTIVATION_BITS)
+        _require_bits(
+            "first_last_bits", self.first_last_bits, _ACTIVATION_BITS[:-1]
+        )
+        if self.quantizer not in QUANTIZERS:
+            raise errors.ConfigError(
+                f"quantizer {self.quantizer!r} is unknown: choose one of "
+                f"{list(QUANTIZERS)}."
+            )
+        if not self.step_learning_rate > 0:
+            raise errors.ConfigError(
+                f"step_learning_rate is {self.step_learning_rate!r}: it must "
+                "be above 0."
+            )
+        overrides = tuple(_override(entry) for entry in self.overrides)
+        object.__setattr__(self, "overrides", overrides)
+        pairs = [
+            (self.weight_bits, self.activation_bits),
+            *(bits for _, *bits in overrides),
+        ]
+        if all(bits == FLOAT_BITS for pair in pairs for bits in pair):
             raise errors.ConfigError(
                 "weight_bits and activation_bits are both 32: nothing would "
                 "be quantized; use the float model as it is."
             )
 
-    def weight_bits_of(self, *, first_or_last: bool) -> int:
+    def weight_bits_of(self, name: str, *, first_or_last: bool) -> int:
         """Returns the bits of a layer's weights."""
+        if override := self.override_of([name]):
+            return override[1]
         if first_or_last and self.weight_bits != FLOAT_BITS:
             return self.first_last_bits
         return self.weight_bits
 
-    def activation_bits_of(self, *, first_or_last: bool) -> int:
-        """Returns the bits of an activation tensor."""
+    def activation_bits_of(
+        self, names: Iterable[str], *, first_or_last: bool
+    ) -> int:
+        """Returns the bits of an activation tensor.
+
+        Args:
+          names: of the layers that compute it as one.
+          first_or_last: whether the first or the last layer reads it, or it is
+            the model's output.
+        """
+        if override := self.override_of(names):
+            return override[2]
         if first_or_last and self.activation_bits != FLOAT_BITS:
             return self.first_last_bits
         return self.activation_bits
+
+    def override_of(self, names: Iterable[str]) -> tuple[str, int, int] | None:
+        """Returns the first override that matches one of the names."""
+        names = list(names)
+        for override in self.overrides:
+            if any(fnmatch.fnmatchcase(name, override[0]) for name in names):
+                return override
+        return None
+
+
+def _require_bits(field: str, bits: object, allowed: tuple[int, ...]) -> None:
+    if bits not in allowed or isinstance(bits, bool):
+        floats = ", or 32 for float" if FLOAT_BITS in allowed else ""
+        raise errors.ConfigError(
+            f"{field} is {bits!r}: choose {allowed[0]} to 8 bits{floats}."
+        )
+
+
+def _override(entry: object) -> tuple[str, int, int]:
+    """Returns an override with its types checked."""
+    if (
+        not isinstance(entry, tuple | list)
+        or len(entry) != 3
+        or not isinstance(entry[0], str)
+    ):
+        raise errors.ConfigError(
+            f"overrides has {entry!r}: write (pattern, weight_bits, "
+            "activation_bits), such as ('block1_*', 8, 8)."
+        )
+    pattern, weight_bits, activation_bits = entry
+    where = f"of override {pattern!r}"
+    _require_bits(f"weight_bits {where}", weight_bits, _WEIGHT_BITS)
+    _require_bits(f"activation_bits {where}", activation_bits, _ACTIVATION_BITS)
+    return pattern, weight_bits, activation_bits
 
 
 class IdentityTransform(tfmot.quantization.keras.QuantizeLayoutTransform):

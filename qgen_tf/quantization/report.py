@@ -2,73 +2,73 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization import graph, grids
-from qgen_tf.quantization.quantize import QuantizeWrapper
+from qgen_tf.quantization import graph
+from qgen_tf.quantization.primitives import primitive_model
+from qgen_tf.quantization.quantize import QuantizeWrapper, wrappers
 from qgen_tf.quantization.quantize_registry import Role, role
+
+_TYPES = {
+    "weight_bits": "Int64",
+    "weight_step": "float64",
+    "levels_used": "Int64",
+    "activation_bits": "Int64",
+    "activation_step": "float64",
+    "low": "float64",
+    "high": "float64",
+}
 
 
 def quantization_report(model: keras.Model) -> pd.DataFrame:
     """Returns a table with one row for each layer, in order.
 
+    `to_string()` of it is the report as text.
+
     Args:
-      model: from `quantize_model`; a float model has the same table with empty
-        columns.
+      model: from `quantize_model`; a float model has the rows of the layers
+        that it would be taken apart into, with empty columns.
 
     Returns:
       `layer` and `kind` of the float layer; `weight_bits`, `weight_step` (mean
       over channels) and `levels_used` (distinct integers in the weight);
-      `activation_bits`, `activation_step` (NaN before `calibrate`) and
-      `signed`; `note`, what becomes of the layer. What does not apply is empty.
+      `activation_bits`, `activation_step` (NaN before `calibrate`), `low` and
+      `high` (range of the activations that have a level); `note`, what becomes
+      of the layer. What does not apply is empty.
 
     Raises:
-      ModelError: the model is not flat and Functional.
+      ModelError: the model is not Functional.
     """
     graph.require_functional(model)
-    return pd.DataFrame(
-        [_row(layer) for layer in graph.topological_layers(model)]
-    ).astype(
-        {
-            "weight_bits": "Int64",
-            "levels_used": "Int64",
-            "activation_bits": "Int64",
-            "signed": "boolean",
-        }
-    )
+    primitive = model if wrappers(model) else primitive_model(model)
+    rows = [_row(layer) for layer in graph.topological_layers(primitive)]
+    return pd.DataFrame(rows).astype(_TYPES)
 
 
-def _row(layer: keras.layers.Layer) -> dict[str, object]:
+def _row(layer: keras.layers.Layer) -> dict[str, Any]:
     wrapped = isinstance(layer, QuantizeWrapper)
     inner = layer.layer if wrapped else layer
-    row: dict[str, object] = {
-        "layer": inner.name,
-        "kind": type(inner).__name__,
-        "weight_bits": None,
-        "weight_step": np.nan,
-        "levels_used": None,
-        "activation_bits": None,
-        "activation_step": np.nan,
-        "signed": None,
-        "note": _note(inner),
-    }
+    row: dict[str, Any] = {"layer": inner.name, "kind": type(inner).__name__}
+    row |= dict.fromkeys(_TYPES, np.nan)
+    row["note"] = _note(inner)
     if not wrapped:
         return row
     for weight, quantizer, variables in layer._weight_vars:
-        step_size = quantizer.step_size(variables).numpy()
-        grid = grids.weight_grid(weight.numpy(), step_size, quantizer.num_bits)
+        grid = quantizer.grid(weight, variables)
         row["weight_bits"] = quantizer.num_bits
-        row["weight_step"] = float(step_size.mean())
+        row["weight_step"] = float(grid.step_size.mean())
         row["levels_used"] = len(np.unique(grid.levels))
     quantizer = layer.quantize_config.output_quantizer
     if quantizer is not None:
+        step_size, zero_point = quantizer.grid(layer._output_quantizer_vars)
         row["activation_bits"] = quantizer.num_bits
-        row["activation_step"] = float(
-            quantizer.step_size(layer._output_quantizer_vars)
-        )
-        row["signed"] = quantizer.signed
+        row["activation_step"] = step_size
+        row["low"] = -zero_point * step_size
+        row["high"] = (quantizer.span - zero_point) * step_size
     return row
 
 

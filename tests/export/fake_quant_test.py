@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from export.fake_quant import FakeQuantActivation, FakeQuantWeights
 from qgen_tf.compat import keras
-from qgen_tf.quantization import ActivationQuantizer, grids
+from qgen_tf.quantization import ActivationGrid
+from tests import harness
 
 layers = keras.layers
 
@@ -12,7 +13,8 @@ layers = keras.layers
 @pytest.mark.parametrize("bits", [2, 4, 7, 8])
 @pytest.mark.parametrize("signed", [True, False])
 def test_activations_are_on_the_grid_that_was_trained(bits, signed):
-    quantizer = ActivationQuantizer(0.037, bits, signed, name="grid")
+    zero_point = 2 ** (bits - 1) if signed else 0
+    quantizer = ActivationGrid(0.037, bits, zero_point, name="grid")
     values = np.linspace(-11.0, 11.0, 5000, dtype=np.float32)
     ties = np.abs(values / 0.037 % 1.0 - 0.5) < 1e-3
     values = values[~ties]
@@ -44,7 +46,7 @@ def test_weights_are_the_constants_of_the_grid(layer, inputs, step_shape):
     symbolic = keras.Input(inputs[1:])
     model = keras.Model(symbolic, layer(symbolic))
     steps = np.random.default_rng(0).uniform(0.05, 0.1, step_shape)
-    grid = grids.weight_grid(
+    grid = harness.weight_grid(
         layer.get_weights()[0], steps.astype(np.float32), 4
     )
     bias = np.arange(layer.bias.shape[0], dtype=np.float32)

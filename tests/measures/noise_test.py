@@ -12,14 +12,14 @@ from qgen_tf.measures import LayerNoise, layer_noise
 from qgen_tf.quantization import (
     BitScheme,
     InferenceModel,
-    grids,
     inference_model,
     quantize_model,
 )
+from tests import harness
 
 
 def _noise(latent, step_size, num_bits) -> LayerNoise:
-    grid = grids.weight_grid(
+    grid = harness.weight_grid(
         np.asarray(latent, np.float32),
         np.asarray(step_size, np.float32),
         num_bits,

@@ -49,7 +49,7 @@ def test_every_quantizer_sees_quantized_activations(monkeypatch):
     batch = harness.train_images()[:256]
     calibrate(model, tf.data.Dataset.from_tensors(batch))
     wrapper = model.get_layer("quant_shortcut")
-    high = wrapper.quantize_config.output_quantizer.high
+    high = 7  # signed, 4 bits
     seen = []
     monkeypatch.setattr(wrapper, "_output_quantizers", [])
     call = wrapper.call
@@ -78,13 +78,37 @@ def test_labels_are_ignored_and_a_second_calibration_starts_anew():
         np.testing.assert_array_equal(value, first[key])
 
 
-def test_errors():
+def _batches(values):
+    return tf.data.Dataset.from_tensors(np.float32(values))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (harness.calibration_data().take(0), "data set is empty"),
+        (
+            _batches(np.zeros((4, 8, 9, 1))),
+            r"batch 0 .* has the shape \(4, 8, 9, 1\); .*\(None, 8, 8, 1\)",
+        ),
+        (_batches(np.zeros((8, 8, 1))), r"has the shape \(8, 8, 1\)"),
+        (_batches(np.full((2, 8, 8, 1), np.nan)), "contains NaN or infinity"),
+        (_batches(np.full((2, 8, 8, 1), np.inf)), "contains NaN or infinity"),
+    ],
+)
+def test_data_that_does_not_fit(dataset, message):
     model = quantize_model(harness.residual(), harness.W8A8)
-    empty = harness.calibration_data().take(0)
-    with pytest.raises(errors.DataError, match="data set is empty"):
-        calibrate(model, empty)
+    with pytest.raises(errors.DataError, match=message):
+        calibrate(model, dataset)
+
+
+def test_models_that_cannot_be_calibrated():
     with pytest.raises(errors.ModelError, match="call quantize_model first"):
         calibrate(harness.residual(), harness.calibration_data())
+    diverged = harness.residual()
+    diverged.get_layer("logits").bias.assign(np.full(10, np.nan))
+    model = quantize_model(diverged, BitScheme(8, 8))
+    with pytest.raises(errors.ModelError, match="computes NaN or infinity"):
+        calibrate(model, harness.calibration_data())
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,31 @@ def _nested():
     return keras.Model(inputs, _diamond()(inputs)[0])
 
 
+def _nested_twice():
+    inputs = layers.Input((4,))
+    inner = keras.Sequential([layers.Input((4,)), layers.Dense(4, name="a")])
+    return keras.Model(inputs, inner(inner(inputs)))
+
+
+def test_models_inside_of_a_model_are_opened():
+    inputs = layers.Input((4,))
+    relu, a = _diamond()(inputs)
+    outputs = layers.Concatenate()([a, keras.Sequential([layers.ReLU()])(relu)])
+    model = keras.Model(inputs, outputs)
+    again = graph.rebuild(
+        model, lambda layer, apply: apply(_same(layer)), name="flat"
+    )
+    assert not any(isinstance(layer, keras.Model) for layer in again.layers)
+    assert len(again.layers) == 7
+    images = tf.random.normal([5, 4])
+    np.testing.assert_array_equal(model(images), again(images))
+
+
+def _nested_subclass():
+    inputs = layers.Input((4,))
+    return keras.Model(inputs, _Subclassed(name="inner")(inputs), name="outer")
+
+
 def _shared():
     inputs = layers.Input((4,))
     relu = layers.ReLU(name="twice")
@@ -110,7 +135,8 @@ def _shared():
     [
         (_Subclassed, "is not a Functional model"),
         (lambda: keras.Sequential([layers.Dense(2)]), "not a Functional model"),
-        (_nested, "contains the model 'model.*': build it flat"),
+        (_nested_subclass, "model 'inner' inside 'outer' is not a Functional"),
+        (_nested_twice, "calls the layer 'a' 2 times"),
         (_shared, "calls the layer 'twice' 2 times: give each call"),
         (lambda: 3, "expected a model or layer of tf_keras"),
     ],

@@ -7,7 +7,7 @@ import tensorflow as tf
 from qgen_tf.compat import keras
 from qgen_tf.models import resnet18
 from qgen_tf.quantization import (
-    ActivationQuantizer,
+    ActivationGrid,
     BitScheme,
     calibrate,
     inference_model,
@@ -204,7 +204,7 @@ def test_activation_grids_and_biases():
     grids = {
         layer.name: layer
         for layer in network.model.layers
-        if isinstance(layer, ActivationQuantizer)
+        if isinstance(layer, ActivationGrid)
     }
     quantizers = {
         f"{wrapper.layer.name}_grid": wrapper

@@ -31,10 +31,18 @@ def test_level_range(bits):
     assert signed[1] - signed[0] == unsigned[1] - unsigned[0] == 2**bits - 1
 
 
-@pytest.mark.parametrize("bits", [1, 9, 32])
-def test_bits_out_of_range(bits):
-    with pytest.raises(ValueError, match=f"{bits}, not in 2..8"):
-        quant_ops.level_range(bits, signed=True, narrow=True)
+def test_one_bit_is_a_sign():
+    assert quant_ops.level_range(1, signed=True, narrow=True) == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("bits", "narrow"),
+    [(0, True), (9, True), (32, True), (1, False), (9, False)],
+)
+def test_bits_out_of_range(bits, narrow):
+    smallest = 1 if narrow else 2
+    with pytest.raises(ValueError, match=f"{bits}, not in {smallest}..8"):
+        quant_ops.level_range(bits, signed=True, narrow=narrow)
 
 
 def test_unsigned_levels_are_not_narrow():
@@ -182,4 +190,30 @@ def test_initial_step_size_is_the_smaller_of_two_rules():
     found = quant_ops.initial_step_size(
         tf.constant([1.0, 1.0, 0.0]), tf.constant([9.0, 3.5, 0.0]), 7
     )
-    np.testing.assert_allclose(found, [2 / 7**0.5, 0.5, 1e-8], rtol=1e-6)
+    # zeros get a range of one
+    np.testing.assert_allclose(found, [2 / 7**0.5, 0.5, 1 / 7], rtol=1e-6)
+
+
+def test_straight_through():
+    values = tf.constant([0.2, 0.7])
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        rounded = quant_ops.straight_through(values**2, tf.round(values))
+        loss = tf.reduce_sum(rounded * [3.0, 5.0])
+    np.testing.assert_array_equal(rounded, [0.0, 1.0])
+    np.testing.assert_allclose(tape.gradient(loss, values), [1.2, 7.0])
+
+
+@pytest.mark.parametrize("shape", [(), (1, 3)])
+def test_one_bit_gradients_per_step(shape):
+    values = tf.constant([[0.5, -0.1, 0.0], [-0.3, 2.1, -0.2]])
+    step = tf.ones(shape) * 0.5
+    upstream = tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([values, step])
+        loss = tf.reduce_sum(upstream * quant_ops.binarize(values, step))
+    of_values, of_step = tape.gradient(loss, [values, step])
+    np.testing.assert_array_equal(of_values, [[1, 2, 3], [4, 0, 6]])
+    signed = np.float32([[1, -2, 3], [-4, 5, -6]])
+    wanted = signed.sum(0, keepdims=True) if shape else signed.sum()
+    np.testing.assert_array_equal(of_step, wanted)

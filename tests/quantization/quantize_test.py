@@ -6,11 +6,19 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import BitScheme, calibrate, quantize_model
+from qgen_tf.quantization import (
+    QUANTIZERS,
+    BitScheme,
+    calibrate,
+    quantize_model,
+)
 from qgen_tf.quantization.quantize import wrappers
 from tests import harness
 
 layers = keras.layers
+
+
+_SIGNS = {True: "s", False: "u", None: "?"}
 
 
 def _bits(model):
@@ -22,7 +30,7 @@ def _bits(model):
         output = config.output_quantizer
         found[wrapper.layer.name] = (
             *(weights or [None]),
-            output and f"{'s' if output.signed else 'u'}{output.num_bits}",
+            output and f"{_SIGNS[output.signed]}{output.num_bits}",
         )
     return found
 
@@ -30,7 +38,7 @@ def _bits(model):
 def test_bits_of_a_residual_network():
     model = quantize_model(harness.residual(), BitScheme(3, 4))
     assert _bits(model) == {
-        "image_input": (None, "s8"),  # read by the first layer
+        "image_input": (None, "?8"),  # read by the first layer
         "stem": (8, None),  # first; its grid is behind the ReLU
         "stem_relu": (None, "u4"),
         "branch": (3, None),
@@ -55,7 +63,7 @@ def test_bits_of_a_mobile_network():
     ("scheme", "weights", "outputs"),
     [
         (BitScheme(4, 32), {4, 8}, {None}),
-        (BitScheme(32, 4), {None}, {"s8", "u4", "u8", "s4"}),
+        (BitScheme(32, 4), {None}, {"?8", "s8", "u4", "u8", "s4"}),
     ],
 )
 def test_only_weights_or_only_activations(scheme, weights, outputs):
@@ -130,18 +138,20 @@ def test_first_step_sizes_are_of_the_pretrained_weights():
     np.testing.assert_allclose(found.reshape(-1), wanted, rtol=3e-6)
 
 
+class _Mystery(layers.Layer):
+    def call(self, inputs):
+        return inputs / 2.0
+
+
 def _unknown():
     inputs = layers.Input((8, 8, 1), name="image")
-    x = layers.Rescaling(0.5)(inputs)
-    x = layers.Conv2D(4, 3)(x)
-    x = layers.LayerNormalization(gamma_initializer="ones")(x)
-    x = layers.UpSampling2D()(x)
-    x = layers.Activation("tanh")(x)
-    x = layers.Lambda(lambda tensor: tensor * 2.0)(x)
-    x = layers.LeakyReLU()(layers.Conv2DTranspose(4, 3)(x)) / 2.0
-    x = layers.MultiHeadAttention(2, 3)(x, x)
-    x = layers.Flatten()(x)
-    return keras.Model(inputs, layers.Dense(10)(x))
+    x = layers.Conv2D(4, 3, name="first")(inputs)
+    x = layers.Lambda(lambda tensor: tensor * 2.0, name="lambda")(x)
+    x = layers.PReLU(name="prelu")(x)
+    x = tf.clip_by_value(x, -4.0, 4.0)
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.Flatten()(_Mystery(name="mystery")(x))
+    return keras.Model(inputs, layers.Dense(10, name="logits")(x))
 
 
 def test_unknown_layers_pass_through():
@@ -152,20 +162,76 @@ def test_unknown_layers_pass_through():
         type(getattr(layer, "layer", layer)).__name__ for layer in twin.layers
     }
     assert {type(layer).__name__ for layer in model.layers} <= kinds
-    known = set(_bits(twin))
-    for layer in model.layers:
-        wrapped = isinstance(layer, layers.Conv2D | layers.Dense)
-        wrapped = wrapped and not isinstance(layer, layers.Conv2DTranspose)
-        assert (layer.name in known) == wrapped
+    # only the last of them has a grid behind it, read by the last layer
+    assert _bits(twin) == {
+        "image_input": (None, "?8"),
+        "first": (8, "s8"),
+        "mystery_output": (None, "?8"),
+        "logits": (8, "s8"),
+    }
     images = harness.test_images()[:32]
     outputs, floats = twin(images).numpy(), model(images).numpy()
-    (step,) = (
-        value
-        for name, value in harness.steps_of(twin).items()
-        if "dense" in name and "output" in name
-    )
+    step = harness.steps_of(twin)["quant_logits/output_log_step:0"]
     assert np.abs(outputs - floats).max() < 8 * step
     assert np.abs(outputs - floats).max() > 0.0
+
+
+def test_strict():
+    with pytest.raises(
+        errors.ModelError,
+        match=r"not known: 'lambda' \(Lambda\), 'prelu' \(PReLU\), .*Mystery",
+    ):
+        quantize_model(_unknown(), harness.W8A8, strict=True)
+    quantize_model(harness.mobile(), harness.W8A8, strict=True)
+
+
+def test_overrides():
+    scheme = BitScheme(
+        4, 4, overrides=(("branch", 2, 3), ("stem", 5, 6), ("logits", 7, 32))
+    )
+    found = _bits(quantize_model(harness.residual(), scheme))
+    assert found["branch"] == (2, None)
+    assert found["branch_bn"] == (None, "s3")  # computed as one with branch
+    assert found["stem"] == (5, None)  # though it is the first
+    assert found["stem_relu"] == (None, "u6")
+    assert found["logits"] == (7, None)
+    assert found["shortcut"] == (4, "s4")
+
+
+def test_float_layers_among_quantized_ones():
+    scheme = BitScheme(4, 32, overrides=(("branch*", 32, 32),))
+    found = _bits(quantize_model(harness.residual(), scheme))
+    assert found == {
+        "stem": (8, None),
+        "shortcut": (4, None),
+        "logits": (8, None),
+    }
+
+
+@pytest.mark.parametrize("pattern", ["brunch", "max_pooling2d*", "flatten*"])
+def test_an_override_that_matches_nothing(pattern):
+    scheme = BitScheme(4, 4, overrides=((pattern, 8, 8),))
+    with pytest.raises(
+        errors.ConfigError, match="matches no layer that can be quantized; names"
+    ):
+        quantize_model(harness.residual(), scheme)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_each_quantizer_by_its_name(name):
+    scheme = BitScheme(4, 4, quantizer=name, step_learning_rate=0.5)
+    family = QUANTIZERS[name]
+    for wrapper in wrappers(quantize_model(harness.tiny_nin(), scheme)):
+        config = wrapper.quantize_config
+        for quantizer in config.weight_quantizers.values():
+            assert type(quantizer) is family.weights
+        if config.output_quantizer is not None:
+            assert type(config.output_quantizer) is family.activations
+        learned = [*config.weight_quantizers.values(), config.output_quantizer]
+        for quantizer in learned:
+            config = quantizer.get_config() if quantizer else {}
+            if "learning_rate_multiplier" in config:
+                assert quantizer.learning_rate_multiplier == 0.5
 
 
 def test_sequential():

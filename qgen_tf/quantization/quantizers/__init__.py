@@ -1,0 +1,77 @@
+"""Quantizers by name: how step sizes are found, and what gradients pass."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from qgen_tf.quantization.quantizers.base import (
+    ActivationQuantizer,
+    FixedActivationQuantizer,
+    WeightQuantizer,
+    allow_uncalibrated,
+)
+from qgen_tf.quantization.quantizers.dorefa import (
+    DoReFaActivationQuantizer,
+    DoReFaWeightQuantizer,
+)
+from qgen_tf.quantization.quantizers.ewgs import (
+    EWGSActivationQuantizer,
+    EWGSWeightQuantizer,
+)
+from qgen_tf.quantization.quantizers.lsq import (
+    LSQActivationQuantizer,
+    LSQPlusActivationQuantizer,
+    LSQPlusWeightQuantizer,
+    LSQWeightQuantizer,
+)
+from qgen_tf.quantization.quantizers.minmax import (
+    MinMaxActivationQuantizer,
+    MinMaxWeightQuantizer,
+)
+from qgen_tf.quantization.quantizers.observer import Observer
+from qgen_tf.quantization.quantizers.pact import PACTActivationQuantizer
+
+__all__ = [
+    "QUANTIZERS",
+    "ActivationQuantizer",
+    "DoReFaActivationQuantizer",
+    "DoReFaWeightQuantizer",
+    "EWGSActivationQuantizer",
+    "EWGSWeightQuantizer",
+    "Family",
+    "FixedActivationQuantizer",
+    "LSQActivationQuantizer",
+    "LSQPlusActivationQuantizer",
+    "LSQPlusWeightQuantizer",
+    "LSQWeightQuantizer",
+    "MinMaxActivationQuantizer",
+    "MinMaxWeightQuantizer",
+    "Observer",
+    "PACTActivationQuantizer",
+    "WeightQuantizer",
+    "allow_uncalibrated",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The quantizers of one method.
+
+    Attributes:
+      weights: class of its weight quantizer.
+      activations: class of its activation quantizer.
+    """
+
+    weights: type[WeightQuantizer]
+    activations: type[ActivationQuantizer]
+
+
+QUANTIZERS: dict[str, Family] = {
+    "lsq": Family(LSQWeightQuantizer, LSQActivationQuantizer),
+    "lsq_plus": Family(LSQPlusWeightQuantizer, LSQPlusActivationQuantizer),
+    # PACT takes the weights of DoReFa (Choi et al. 2018, section 5)
+    "pact": Family(DoReFaWeightQuantizer, PACTActivationQuantizer),
+    "dorefa": Family(DoReFaWeightQuantizer, DoReFaActivationQuantizer),
+    "ewgs": Family(EWGSWeightQuantizer, EWGSActivationQuantizer),
+    "minmax": Family(MinMaxWeightQuantizer, MinMaxActivationQuantizer),
+}
