@@ -17,6 +17,16 @@ import pytest
 from qgen_tf.compat import keras  # legacy, before a test imports TensorFlow
 
 
+def pytest_addoption(parser):
+    """`--full` takes hours."""
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run every quantizer at every number of bits on every layer, "
+        "not a covering selection of them",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Seeds every global generator; a test may still pass its own seed."""

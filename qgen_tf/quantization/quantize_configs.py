@@ -25,15 +25,18 @@ class LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
       weight_quantizers: name of a weight attribute of the layer (such as
         "kernel") to its quantizer.
       output_quantizer: quantizer of the layer's output, or None.
+      override: pattern of the override of the scheme that set the bits, or "".
     """
 
     def __init__(
         self,
         weight_quantizers: Mapping[str, Quantizer] | None = None,
         output_quantizer: Quantizer | None = None,
+        override: str = "",
     ):
         self.weight_quantizers = dict(weight_quantizers or {})
         self.output_quantizer = output_quantizer
+        self.override = override
 
     def get_weights_and_quantizers(self, layer):
         """Returns (variable, quantizer) pairs of `layer`."""
@@ -71,6 +74,7 @@ class LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
             },
             "output_quantizer": self.output_quantizer
             and serialize(self.output_quantizer),
+            "override": self.override,
         }
 
     @classmethod
@@ -84,4 +88,5 @@ class LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
             },
             config["output_quantizer"]
             and deserialize(config["output_quantizer"]),
+            config["override"],
         )

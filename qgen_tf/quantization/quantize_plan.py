@@ -68,7 +68,10 @@ class Plan:
             output = self.output_quantizer(layer)
         if not weights and output is None:
             return None
-        return LayerQuantizeConfig(weights, output)
+        override = self._scheme.override_of(self._computed_as_one(layer))
+        return LayerQuantizeConfig(
+            weights, output, override[0] if override else ""
+        )
 
     def output_quantizer(
         self, layer: Layer

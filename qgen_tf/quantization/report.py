@@ -57,6 +57,8 @@ def _row(layer: keras.layers.Layer) -> dict[str, Any]:
     row["note"] = _note(inner)
     if not wrapped:
         return row
+    if layer.quantize_config.override:
+        row["note"] += f"; bits by override {layer.quantize_config.override!r}"
     for weight, quantizer, variables in layer._weight_vars:
         grid = quantizer.grid(weight, variables)
         row["weight_bits"] = quantizer.num_bits

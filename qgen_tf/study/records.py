@@ -11,7 +11,7 @@ import pandas as pd
 
 from qgen_tf import errors
 from qgen_tf.study import stages
-from qgen_tf.training import TRAINED_FILE, RunDirectory
+from qgen_tf.training import TRAINED_FILE, RunDirectory, is_quantized
 
 
 def record(run: RunDirectory) -> dict[str, Any]:
@@ -81,6 +81,19 @@ def noise(runs: Iterable[RunDirectory]) -> pd.DataFrame:
             for layer in run.read_json(stages.MEASURES_FILE)["noise"]
         ]
     )
+
+
+def quantization(runs: Iterable[RunDirectory]) -> pd.DataFrame:
+    """Returns one row for each quantized run and layer.
+
+    The columns are those of `qgen_tf.quantization_report`.
+    """
+    frames = [
+        pd.read_csv(run.path / stages.QUANTIZATION_FILE).assign(model=run.label)
+        for run in runs
+        if is_quantized(run.config)
+    ]
+    return pd.concat(frames) if frames else pd.DataFrame()
 
 
 def find(workdir: str | os.PathLike[str], name: str = "") -> list[RunDirectory]:

@@ -26,6 +26,19 @@ _NOISE_COLUMNS = {
     "clipped": "clipped",
     "weight_correlation": "correlation",
 }
+_QUANTIZATION_COLUMNS = {
+    "model": "model",
+    "layer": "layer",
+    "kind": "kind",
+    "weight_bits": "weight bits",
+    "weight_step": "step",
+    "levels_used": "levels used",
+    "activation_bits": "activation bits",
+    "activation_step": "step",
+    "low": "from",
+    "high": "to",
+    "note": "what becomes of it",
+}
 _AGREEMENT_COLUMNS = {
     "model": "model",
     "argmax_agreement": "same class, test [%]",
@@ -93,13 +106,12 @@ def _render(
         margin=MARGIN,
         num_examples=first["settings"]["num_examples"] or "all",
         summary=tables.summary(frame),
-        agreement=frame[[*_AGREEMENT_COLUMNS]].rename(
-            columns=_AGREEMENT_COLUMNS
-        ),
+        agreement=_renamed(frame, _AGREEMENT_COLUMNS),
         flatness=_flatness(frame, names),
-        noise=noise[[*_NOISE_COLUMNS]].rename(columns=_NOISE_COLUMNS)
-        if len(noise)
-        else None,
+        noise=_renamed(noise, _NOISE_COLUMNS),
+        quantization=_renamed(
+            records.quantization(runs), _QUANTIZATION_COLUMNS
+        ),
         plot=plot,
         table=_table,
     )
@@ -130,7 +142,18 @@ def _flatness(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def _renamed(
+    frame: pd.DataFrame, columns: dict[str, str]
+) -> pd.DataFrame | None:
+    """Returns the columns under their headings; None if there is no row."""
+    if not len(frame):
+        return None
+    return frame[[*columns]].set_axis(list(columns.values()), axis="columns")
+
+
 def _table(frame: pd.DataFrame) -> markupsafe.Markup:
     return markupsafe.Markup(
-        frame.to_html(index=False, border=0, float_format="{:.4g}".format)
+        frame.to_html(
+            index=False, border=0, na_rep="", float_format="{:.4g}".format
+        )
     )

@@ -18,10 +18,11 @@ from export import flatbuffer, tflite
 from export.verify import verify
 from qgen_tf import data, errors, measures
 from qgen_tf.compat import keras
-from qgen_tf.quantization import inference_model
+from qgen_tf.quantization import inference_model, quantization_report
 from qgen_tf.training import RunDirectory, atomic_path, load_model
 
 MEASURES_FILE = "measures.json"
+QUANTIZATION_FILE = "quantization.csv"
 VERIFICATION_FILE = "export/verification.json"
 MODEL_FILE = "export/model.tflite"
 
@@ -40,6 +41,8 @@ def measure(
     run_dir: str | os.PathLike[str], settings: ml_collections.ConfigDict
 ) -> dict[str, Any]:
     """Measures gap, noise and flatness of a trained run.
+
+    A table of what is quantized, layer by layer, is written beside.
 
     Args:
       run_dir: of a finished training.
@@ -91,6 +94,8 @@ def measure(
         ],
         "measures": results,
     }
+    with atomic_path(run.path / QUANTIZATION_FILE) as target:
+        quantization_report(model).to_csv(target, index=False)
     run.write_json(MEASURES_FILE, record)
     return record
 

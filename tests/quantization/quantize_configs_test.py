@@ -48,5 +48,7 @@ def test_the_layer_computes_with_the_quantized_weight():
     found = wrapper(images).numpy()
     ((weight, quantizer, steps),) = wrapper._weight_vars
     kernel = quantizer(weight, False, steps)
-    assert len(np.unique(np.rint(kernel / quantizer.stored_step_size(steps)))) <= 7
+    assert (
+        len(np.unique(np.rint(kernel / quantizer.stored_step_size(steps)))) <= 7
+    )
     np.testing.assert_array_equal(found, tf.nn.relu(images @ kernel))

@@ -212,7 +212,8 @@ def test_float_layers_among_quantized_ones():
 def test_an_override_that_matches_nothing(pattern):
     scheme = BitScheme(4, 4, overrides=((pattern, 8, 8),))
     with pytest.raises(
-        errors.ConfigError, match="matches no layer that can be quantized; names"
+        errors.ConfigError,
+        match="matches no layer that can be quantized; names",
     ):
         quantize_model(harness.residual(), scheme)
 

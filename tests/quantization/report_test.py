@@ -53,6 +53,26 @@ def test_steps_are_those_of_the_model():
     assert (used <= limits).all() and len(used) == len(limits)
 
 
+def test_overrides_are_named():
+    scheme = qgen_tf.BitScheme(2, 4, overrides=(("sec*", 5, 6),))
+    model = qgen_tf.quantize_model(_model(), scheme)
+    report = qgen_tf.quantization_report(model).set_index("layer")
+    assert report["weight_bits"]["second"] == 5
+    named = report["note"].str.contains("bits by override 'sec*'", regex=False)
+    assert list(report.index[named]) == ["second"]
+
+
+def test_the_range_is_that_of_the_levels():
+    model = harness.calibrated(harness.tiny_nin, harness.W4A4)
+    report = qgen_tf.quantization_report(model).set_index("layer")
+    row = report.loc["block0_mix0_relu"]
+    assert row["low"] == 0.0
+    np.testing.assert_allclose(row["high"], 15 * row["activation_step"])
+    row = report.loc["logits"]
+    np.testing.assert_allclose(row["low"], -128 * row["activation_step"])
+    np.testing.assert_allclose(row["high"], 127 * row["activation_step"])
+
+
 def test_a_float_model_has_nothing_quantized():
     report = qgen_tf.quantization_report(_model())
     assert report[["weight_bits", "activation_bits"]].isna().all().all()
