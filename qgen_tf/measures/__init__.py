@@ -1,7 +1,8 @@
-"""Measures of generalization: gap, flatness, noise."""
+"""Measures of generalization: gap, flatness, curvature, noise."""
 
 from collections.abc import Callable
 
+from qgen_tf.measures.bit_allocation import BitSuggestion, suggest_bits
 from qgen_tf.measures.evaluate import (
     Evaluation,
     cross_entropy,
@@ -14,6 +15,7 @@ from qgen_tf.measures.generalization_gap import (
     gap_difference,
     generalization_gap,
 )
+from qgen_tf.measures.hessian import LayerTrace, layer_traces
 from qgen_tf.measures.noise import LayerNoise, layer_noise
 from qgen_tf.measures.pac_bayes import pac_bayes_sigma
 from qgen_tf.measures.result import MeasureResult
@@ -26,10 +28,12 @@ MEASURES: dict[str, Callable[..., MeasureResult]] = {
 
 __all__ = [
     "MEASURES",
+    "BitSuggestion",
     "Evaluation",
     "GeneralizationGap",
     "Interval",
     "LayerNoise",
+    "LayerTrace",
     "MeasureResult",
     "average_sharpness",
     "cross_entropy",
@@ -37,6 +41,8 @@ __all__ = [
     "gap_difference",
     "generalization_gap",
     "layer_noise",
+    "layer_traces",
     "pac_bayes_sigma",
     "predictor",
+    "suggest_bits",
 ]

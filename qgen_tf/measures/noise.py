@@ -14,9 +14,10 @@ from qgen_tf.quantization.inference import InferenceModel
 class LayerNoise:
     """The noise that rounding adds to one weight of a deployed network.
 
-    The theory takes the noise `latent - levels * s` as uniform on
-    `[-s/2, s/2]`, independent of the weights. The last three fields say how
-    far that is from the truth: at 2 bits it can be far.
+    The theory takes the noise `latent - values` as uniform on `[-s/2, s/2]`,
+    independent of the weights, where s is the bin width: the distance of two
+    neighbouring values of the grid. The last three fields say how far that is
+    from the truth: at 2 bits it can be far.
 
     Attributes:
       layer: name.
@@ -26,11 +27,11 @@ class LayerNoise:
       step_size_min: smallest bin width of a channel.
       step_size_max: largest.
       predicted_noise_power: `sum over weights of s^2 / 12`.
-      noise_power: `||latent - levels * s||^2`, measured.
+      noise_power: `||latent - values||^2`, measured.
       uniform_distance: Kolmogorov-Smirnov distance, in [0, 1], of noise / s
         from the uniform distribution on [-1/2, 1/2].
       clipped: share of weights whose noise exceeds s / 2: they lie more than
-        half a step beyond the last level.
+        half a bin beyond the last value.
       weight_correlation: Pearson correlation of noise and weight.
     """
 
@@ -55,26 +56,26 @@ def layer_noise(network: InferenceModel) -> list[LayerNoise]:
     """
     rows = []
     for name, grid in network.weight_grids.items():
-        steps = np.broadcast_to(grid.step_size, grid.levels.shape).astype(
+        widths = np.broadcast_to(grid.bin_width, grid.levels.shape).astype(
             np.float64
         )
         latent = grid.latent.astype(np.float64)
         noise = latent - grid.values
-        in_steps = (noise / steps).reshape(-1)
+        in_bins = (noise / widths).reshape(-1)
         rows.append(
             LayerNoise(
                 layer=name,
                 num_bits=grid.num_bits,
                 num_weights=grid.levels.size,
-                step_size=float(grid.step_size.mean()),
-                step_size_min=float(grid.step_size.min()),
-                step_size_max=float(grid.step_size.max()),
-                predicted_noise_power=float((steps**2).sum() / 12.0),
+                step_size=float(grid.bin_width.mean()),
+                step_size_min=float(grid.bin_width.min()),
+                step_size_max=float(grid.bin_width.max()),
+                predicted_noise_power=float((widths**2).sum() / 12.0),
                 noise_power=float((noise**2).sum()),
                 uniform_distance=float(
-                    scipy.stats.kstest(in_steps + 0.5, "uniform").statistic
+                    scipy.stats.kstest(in_bins + 0.5, "uniform").statistic
                 ),
-                clipped=float((np.abs(in_steps) > 0.5 + 1e-4).mean()),
+                clipped=float((np.abs(in_bins) > 0.5 + 1e-4).mean()),
                 weight_correlation=_correlation(latent, noise),
             )
         )

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.quantization.grids import WeightGrid, affine_grid, with_bias
 
 layers = keras.layers
 
@@ -19,7 +20,10 @@ class ChannelAffine(keras.layers.Layer):
     Attributes:
       kernel: float32 [channels].
       bias: float32 [channels].
+      grid: the integers of both.
     """
+
+    grid: WeightGrid
 
     def build(self, input_shape) -> None:
         """Creates the weights, those of the identity."""
@@ -31,6 +35,23 @@ class ChannelAffine(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the scaled and shifted inputs."""
         return inputs * self.kernel + self.bias
+
+
+def channel_affine(
+    inputs: Any,
+    factor: np.ndarray,
+    offset: np.ndarray,
+    *,
+    input_step_size: float,
+    name: str,
+) -> Any:
+    """Calls a `ChannelAffine` on a tensor that is on a grid."""
+    grid = with_bias(affine_grid(factor), offset, input_step_size)
+    layer = ChannelAffine(name=name)
+    outputs = layer(inputs)
+    layer.set_weights([grid.values, grid.bias(input_step_size)])
+    layer.grid = grid
+    return outputs
 
 
 def coefficients(

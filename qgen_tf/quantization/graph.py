@@ -91,6 +91,13 @@ def producers(model: keras.Model) -> dict[str, list[Layer]]:
     return sources
 
 
+def copy_weights(source: Layer, target: Layer) -> None:
+    """Gives `target` the weights of `source`, a built layer of its kind."""
+    target.set_weights(source.get_weights())
+    if isinstance(target, keras.layers.Normalization):
+        target.finalize_state()  # it computes with what it derived from them
+
+
 def rebuild(
     model: keras.Model,
     call: Callable[[Layer, Callable[..., Any]], Any],
@@ -126,10 +133,10 @@ def rebuild(
             tf.nest.flatten(model.input), tf.nest.flatten(inputs), strict=True
         )
     ]
-    return keras.Model(inputs, _inline(model, called, call), name=name)
+    return keras.Model(inputs, inline(model, called, call), name=name)
 
 
-def _inline(
+def inline(
     model: keras.Model, inputs: list[Any], call: Callable[..., Any]
 ) -> Any:
     """Rebuilds what `model` computes from `inputs`; returns its outputs."""
@@ -148,7 +155,7 @@ def _inline(
             continue
         args, kwargs = translate(node.call_args), translate(node.call_kwargs)
         if isinstance(node.layer, keras.Model):
-            outputs = _inline(node.layer, tf.nest.flatten(args[0]), call)
+            outputs = inline(node.layer, tf.nest.flatten(args[0]), call)
         else:
             outputs = call(node.layer, _applied_to(args, kwargs))
         for old, new in zip(

@@ -10,6 +10,10 @@ import tensorflow as tf
 
 from qgen_tf.compat import keras
 from qgen_tf.quantization import quant_ops
+from qgen_tf.quantization.quantize_registry import Role, role
+
+# steps of a bias; as much again is left to the sum of products
+_BIAS_LIMIT = 2.0**30
 
 
 @keras.utils.register_keras_serializable(package="qgen_tf")
@@ -34,6 +38,14 @@ class ActivationGrid(keras.layers.Layer):
         self.low = -zero_point
         self.high = 2**num_bits - 1 - zero_point
 
+    @property
+    def int8_zero_point(self) -> int:
+        """The level 0 in int8, whose highest value is the highest level.
+
+        int8 then saturates at the top as the grid does.
+        """
+        return 127 - self.high
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the inputs on the grid, with straight-through gradients."""
         step_size = tf.constant(self.step_size, inputs.dtype)
@@ -47,6 +59,51 @@ class ActivationGrid(keras.layers.Layer):
             "num_bits": self.num_bits,
             "zero_point": self.zero_point,
         }
+
+
+@keras.utils.register_keras_serializable(package="qgen_tf")
+class AverageGrid(ActivationGrid):
+    """The grid that neighbours are on, for their average.
+
+    Halves are frequent there and must be rounded as the integer runtime does:
+    pooling rounds them away from the zero of int8, interpolation up.
+
+    Attributes:
+      rounds_up: whether halves are rounded up.
+    """
+
+    def __init__(
+        self,
+        step_size: float,
+        num_bits: int,
+        zero_point: int,
+        *,
+        rounds_up: bool,
+        **kwargs: Any,
+    ):
+        super().__init__(step_size, num_bits, zero_point, **kwargs)
+        self.rounds_up = rounds_up
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the inputs on the grid, with straight-through gradients."""
+        direction = 1.0
+        if not self.rounds_up:
+            zero = self.int8_zero_point * self.step_size
+            direction = tf.sign(inputs + zero)
+        # far more than float32 errs, far less than averages are apart
+        return super().call(inputs + 1e-3 * self.step_size * direction)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "rounds_up": self.rounds_up}
+
+
+def grid_of(tensor: Any) -> ActivationGrid | None:
+    """Returns the grid that a symbolic tensor of a network is on, if any."""
+    layer = tensor.node.layer
+    if isinstance(layer, ActivationGrid):
+        return layer
+    return grid_of(layer.input) if role(layer) is Role.SHAPE else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,16 +188,33 @@ def with_bias(
 ) -> WeightGrid:
     """Adds a bias, rounded to whole steps as the integer runtime has it.
 
+    A bias of more than 2^30 steps could make the runtime's sums of 32 bits
+    overflow. Its channel is as good as constant (BatchNorm has all but
+    switched it off): the step size grows until the bias fits, and the levels
+    are rounded to it.
+
     Args:
       grid: its steps are one, or one for each output channel.
       bias: float32 [channels].
       input_step_size: of the grid of the inputs.
     """
-    limit = np.iinfo(np.int32).max
     steps = _bias_steps(grid, input_step_size)
-    levels = np.rint(bias.astype(np.float64) / steps)
-    levels = np.clip(levels, -limit, limit).astype(np.int32)
-    return dataclasses.replace(grid, bias_levels=levels)
+    growth = np.abs(bias.astype(np.float64)) / steps / _BIAS_LIMIT
+    growth = np.maximum(1.0, growth)
+    if grid.step_size.size == 1:
+        growth = growth.max()
+    if growth.max() > 1.0:
+        grid = _coarser(grid, growth.reshape(grid.step_size.shape))
+    levels = np.rint(bias / _bias_steps(grid, input_step_size))
+    return dataclasses.replace(grid, bias_levels=levels.astype(np.int32))
+
+
+def _coarser(grid: WeightGrid, growth: np.ndarray) -> WeightGrid:
+    step_size = (grid.step_size * growth).astype(np.float32)
+    levels = np.rint(grid.levels * (grid.step_size / step_size))
+    return dataclasses.replace(
+        grid, levels=levels.astype(np.int8), step_size=step_size
+    )
 
 
 def _bias_steps(grid: WeightGrid, input_step_size: float) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import affine, graph, grids
+from qgen_tf.quantization import affine, graph, grids, runtime_layers
 from qgen_tf.quantization.primitives import primitive_model
 from qgen_tf.quantization.quantize import QuantizeWrapper, wrappers
 from qgen_tf.quantization.quantize_registry import (
@@ -25,6 +25,7 @@ from qgen_tf.quantization.quantize_registry import (
     is_fused,
     role,
 )
+from qgen_tf.quantization.runtime_layers import copied
 
 Layer: TypeAlias = keras.layers.Layer
 
@@ -39,7 +40,8 @@ class InferenceModel:
       weight_grids: name of a layer of `model` to the grid of its weight; empty
         for a float network.
       affine_grids: name of a `ChannelAffine` of `model` (BatchNorm that could
-        not be folded, `Rescaling`) to the grid of its factors.
+        not be folded, `Rescaling`, a change of step size) to the grid of its
+        factors.
     """
 
     model: keras.Model
@@ -70,7 +72,12 @@ def inference_model(model: keras.Model) -> InferenceModel:
     trained = model if wrappers(model) else primitive_model(model)
     builder = _Builder(trained)
     deployed = graph.rebuild(trained, builder.call, name=model.name)
-    return InferenceModel(deployed, builder.weight_grids, builder.affine_grids)
+    affine_grids = {
+        layer.name: layer.grid
+        for layer in deployed.layers
+        if isinstance(layer, affine.ChannelAffine)
+    }
+    return InferenceModel(deployed, builder.weight_grids, affine_grids)
 
 
 def input_step_size(tensor: Any) -> float | None:
@@ -82,12 +89,8 @@ def input_step_size(tensor: Any) -> float | None:
     Returns:
       The step size, or None if the tensor is float.
     """
-    layer = tensor.node.layer
-    if isinstance(layer, grids.ActivationGrid):
-        return layer.step_size
-    if role(layer) is Role.SHAPE:
-        return input_step_size(layer.input)
-    return None
+    grid = grids.grid_of(tensor)
+    return None if grid is None else grid.step_size
 
 
 def _unwrap(layer: Layer) -> Layer:
@@ -113,11 +116,36 @@ def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
     return norms
 
 
-def _copied(layer: Layer, *args: Any, **kwargs: Any) -> Any:
-    copy = type(layer).from_config(layer.get_config())
-    outputs = copy(*args, **kwargs)
-    copy.set_weights(layer.get_weights())
-    return outputs
+def _output_grid(layer: Layer) -> grids.ActivationGrid | None:
+    """Returns the grid that the layer's output is on, to be called."""
+    if not isinstance(layer, QuantizeWrapper):
+        return None
+    quantizer = layer.quantize_config.output_quantizer
+    if quantizer is None:
+        return None
+    step_size, zero_point = quantizer.grid(layer._output_quantizer_vars)
+    if not np.isfinite(step_size):
+        raise errors.ModelError(
+            f"layer {layer.name!r} has no activation step size: call "
+            "qgen_tf.calibrate(model, dataset) first."
+        )
+    return grids.ActivationGrid(
+        step_size,
+        quantizer.num_bits,
+        zero_point,
+        name=f"{layer.layer.name}_grid",
+    )
+
+
+def _affine(inner: Layer, inputs: Any) -> Any:
+    """Applies BatchNorm and the like, on a grid if the inputs are."""
+    step_size = input_step_size(inputs)
+    if step_size is None:
+        return copied(inner, inputs)
+    factor, offset = affine.coefficients(inner, inputs.shape[-1])
+    return affine.channel_affine(
+        inputs, factor, offset, input_step_size=step_size, name=inner.name
+    )
 
 
 class _Builder:
@@ -125,22 +153,25 @@ class _Builder:
 
     def __init__(self, model: keras.Model):
         self.weight_grids: dict[str, grids.WeightGrid] = {}
-        self.affine_grids: dict[str, grids.WeightGrid] = {}
         self._norms = _foldable_norms(model)
         self._folded = {norm.name for norm in self._norms.values()}
 
     def call(self, layer: Layer, apply: Callable[..., Any]) -> Any:
         """Calls what stands for `layer`; see `graph.rebuild`."""
         inner = _unwrap(layer)
+        grid = _output_grid(layer)
         if role(inner) is Role.LINEAR:
             outputs = apply(lambda tensor: self._linear(layer, tensor)(tensor))
         elif self._vanishes(inner):
             outputs = apply(lambda tensor: tensor)
         elif role(inner) is Role.AFFINE:
-            outputs = apply(lambda tensor: self._affine(inner, tensor))
+            outputs = apply(functools.partial(_affine, inner))
+        elif type(inner) in runtime_layers.CALLS:
+            call = runtime_layers.CALLS[type(inner)]
+            outputs = apply(functools.partial(call, inner, grid))
         else:
-            outputs = apply(functools.partial(_copied, inner))
-        return self._quantized(layer, outputs)
+            outputs = apply(functools.partial(copied, inner))
+        return outputs if grid is None else grid(outputs)
 
     def _vanishes(self, inner: Layer) -> bool:
         return (
@@ -149,38 +180,6 @@ class _Builder:
             or type(inner) is keras.layers.Activation
             and activation_name(inner) == "linear"
         )
-
-    def _quantized(self, layer: Layer, outputs: Any) -> Any:
-        if not isinstance(layer, QuantizeWrapper):
-            return outputs
-        quantizer = layer.quantize_config.output_quantizer
-        if quantizer is None:
-            return outputs
-        step_size, zero_point = quantizer.grid(layer._output_quantizer_vars)
-        if not np.isfinite(step_size):
-            raise errors.ModelError(
-                f"layer {layer.name!r} has no activation step size: call "
-                "qgen_tf.calibrate(model, dataset) first."
-            )
-        return grids.ActivationGrid(
-            step_size,
-            quantizer.num_bits,
-            zero_point,
-            name=f"{layer.layer.name}_grid",
-        )(outputs)
-
-    def _affine(self, inner: Layer, inputs: Any) -> Any:
-        """Applies a factor and an offset, on a grid if the inputs are."""
-        input_step = input_step_size(inputs)
-        if input_step is None:
-            return _copied(inner, inputs)
-        factor, offset = affine.coefficients(inner, inputs.shape[-1])
-        grid = grids.with_bias(grids.affine_grid(factor), offset, input_step)
-        layer = affine.ChannelAffine(name=inner.name)
-        outputs = layer(inputs)
-        layer.set_weights([grid.values, grid.bias(input_step)])
-        self.affine_grids[inner.name] = grid
-        return outputs
 
     def _linear(self, layer: Layer, inputs: Any) -> Layer:
         inner = _unwrap(layer)

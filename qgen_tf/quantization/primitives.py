@@ -94,7 +94,7 @@ def _copied(layer: Layer, name: str, /, *args: Any, **kwargs: Any) -> Any:
         config["activation"] = "linear"
     copy = type(layer).from_config(config)
     outputs = copy(*args, **kwargs)
-    copy.set_weights(layer.get_weights())
+    graph.copy_weights(layer, copy)
     return _activated(outputs, layer.activation, name) if splits else outputs
 
 

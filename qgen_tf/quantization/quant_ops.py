@@ -3,103 +3,126 @@
 A quantizer with step size `s` and levels `low..high` maps a value `v` to
 `s * clip(round(v / s), low, high)`; `round` is to the nearest even integer, as
 the integer runtime rounds.
+
+On a CPU each elementwise kernel of TensorFlow is one pass over memory, and a
+quantizer of activations costs what its passes cost. With one step size a
+tensor, kernels that TensorFlow has for other ends do several of them at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
+from tf_keras.src.utils import control_flow_util
+
+# The range of the kernel below, far wider than that of any quantizer, whose
+# own range is what values were clipped to before.
+_KERNEL_BITS = 16
 
 
-def level_range(
-    num_bits: int, *, signed: bool, narrow: bool
-) -> tuple[int, int]:
-    """Returns the smallest and the largest integer level.
+def _is_fused(step_size: tf.Tensor) -> bool:
+    """Whether one-pass kernels serve: one step size, on a CPU, without XLA.
 
-    With b bits, and `-Qn..Qp` for the levels:
-
-    | bits | signed | narrow | Qn        | Qp        | levels  | used for   |
-    | ---- | ------ | ------ | --------- | --------- | ------- | ---------- |
-    | 1    | yes    | yes    | 1         | 1         | 2       | weights    |
-    | 2..8 | yes    | yes    | 2^(b-1)-1 | 2^(b-1)-1 | 2^b - 1 | weights    |
-    | 2..8 | yes    | no     | 2^(b-1)   | 2^(b-1)-1 | 2^b     | signed     |
-    | 2..8 | no     | no     | 0         | 2^b - 1   | 2^b     | after ReLU |
-
-    Weights are narrow because the runtime stores them so, and because a
-    negative BatchNorm scale must be able to flip the sign of every level. One
-    bit is the sign: -1 and 1, without 0.
-
-    Args:
-      num_bits: b, in 1..8.
-      signed: whether levels are on both sides of zero.
-      narrow: whether the level `-2^(b-1)` is left out; signed only.
-
-    Raises:
-      ValueError: `num_bits` is out of range, or unsigned levels are narrow.
+    XLA has no QuantizeAndDequantizeV4Grad and fuses the plain operations. On a
+    GPU passes are cheap, but these kernels take their range from the host, so
+    that each call would wait for the device.
     """
-    smallest = 1 if narrow else 2
-    if not smallest <= num_bits <= 8:
-        raise ValueError(f"num_bits is {num_bits}, not in {smallest}..8.")
-    if not signed:
-        if narrow:
-            raise ValueError("unsigned levels cannot be narrow.")
-        return 0, 2**num_bits - 1
-    if num_bits == 1:
-        return -1, 1
-    high = 2 ** (num_bits - 1) - 1
-    return (-high if narrow else -high - 1), high
+    return (
+        not step_size.shape.rank
+        and not tf.config.list_logical_devices("GPU")
+        and not control_flow_util.GraphOrParentsInXlaContext(
+            tf.compat.v1.get_default_graph()
+        )
+    )
 
 
-def initial_step_size(
-    mean_abs: tf.Tensor, max_abs: tf.Tensor, high: int
+def _rounded(
+    values: tf.Tensor, step_size: tf.Tensor, *, fused: bool
 ) -> tf.Tensor:
-    """Returns the step size that training starts from.
+    """Returns `s * round(v * (1 / s))`, the same bits either way.
 
-    `min(2 * mean|v| / sqrt(high), max|v| / high)`: the rule of LSQ (Esser et
-    al. 2020, section 2.1), never wider than the data. The rule alone would
-    spread 8 bits over some 20 times the mean and leave most levels unused.
-
-    Args:
-      mean_abs: mean of |v|, one for each step size.
-      max_abs: maximum of |v|, one for each step size.
-      high: largest integer level, at least 1.
-
-    Returns:
-      Positive step sizes of the same shape.
+    The lower end of the kernel's range is a power of two times s. Its scale,
+    the quotient of the two, is therefore 1 / s rounded once, and the quotient
+    that it multiplies levels with is s itself. The kernel refuses NaN; an
+    infinite range makes it return NaN.
     """
-    lsq = 2.0 * mean_abs / float(high) ** 0.5
-    return positive_step_size(tf.minimum(lsq, max_abs / float(high)), high)
+    if not fused:
+        return tf.round(values * (1.0 / step_size)) * step_size
+    infinity = tf.constant(np.inf, step_size.dtype)
+    finite = tf.where(tf.math.is_nan(step_size), infinity, step_size)
+    return tf.raw_ops.QuantizeAndDequantizeV2(
+        input=values,
+        input_min=-(2.0 ** (_KERNEL_BITS - 1)) * finite,
+        input_max=tf.zeros_like(step_size),
+        signed_input=True,
+        num_bits=_KERNEL_BITS,
+        range_given=True,
+        round_mode="HALF_TO_EVEN",
+        narrow_range=False,
+        axis=-1,
+    )
 
 
-def positive_step_size(step_size: tf.Tensor, high: int) -> tf.Tensor:
-    """Puts a range of one in the place of a step size of zero.
+def _clipped(
+    values: tf.Tensor, low: tf.Tensor, high: tf.Tensor, *, fused: bool
+) -> tf.Tensor:
+    if not fused:
+        return tf.clip_by_value(values, low, high)
+    return tf.raw_ops.ClipByValue(
+        t=values, clip_value_min=low, clip_value_max=high
+    )
 
-    Where all values are zero (a pruned filter, a residual branch that starts
-    with a scale of zero) no statistic tells a step size; a tiny one would keep
-    the values out of range for ever.
+
+def _selector(
+    values: tf.Tensor, low: tf.Tensor, high: tf.Tensor, *, fused: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the map of x to x where `low <= values <= high`, 0 elsewhere.
+
+    It is linear in x and symmetric, so that it is its own gradient. The one
+    that TensorFlow has registered for this kernel is wrong, and is not used.
     """
-    return tf.where(step_size > 0.0, step_size, 1.0 / float(high))
+
+    @tf.custom_gradient
+    def select(x: tf.Tensor):
+        if fused:
+            selected, _, _ = tf.raw_ops.QuantizeAndDequantizeV4Grad(
+                gradients=x, input=values, input_min=low, input_max=high
+            )
+        else:
+            inside = tf.logical_and(values >= low, values <= high)
+            selected = x * tf.cast(inside, x.dtype)
+        return selected, select
+
+    return select
 
 
 @tf.custom_gradient
 def _quantize(values, step_size, low, high):
-    ratio = values / step_size
-    clipped = tf.clip_by_value(ratio, low, high)
-    levels = tf.round(clipped)
+    fused = _is_fused(step_size)
+    lowest, highest = low * step_size, high * step_size
+    clipped = _clipped(values, lowest, highest, fused=fused)
+    quantized = _rounded(clipped, step_size, fused=fused)
 
     def grad(upstream):
         # Constants of the local linear form: v passes inside the range, s
         # scales the rounding error inside and the end level outside. With
         # them held fixed the second derivatives agree with the first ones.
-        inside = tf.stop_gradient(tf.cast(ratio == clipped, values.dtype))
-        slope = tf.stop_gradient(levels - inside * ratio)
+        # The error waits for `upstream`: it is not kept since the forward
+        # pass.
+        select = _selector(values, lowest, highest, fused=fused)
+        with tf.control_dependencies([upstream]):
+            error = tf.stop_gradient(quantized - select(values))
+        of_step = _sum_to_shape(upstream * error, step_size)
         return (
-            upstream * inside,
-            _sum_to_shape(upstream * slope, step_size),
+            select(upstream),
+            of_step / tf.stop_gradient(step_size),
             None,
             None,
         )
 
-    return levels * step_size, grad
+    return quantized, grad
 
 
 def _sum_to_shape(values, like):
@@ -115,18 +138,21 @@ def quantize(
 ) -> tf.Tensor:
     """Rounds values to the grid, with the gradients of LSQ.
 
-    Forward: `s * clip(round(v / s), low, high)`. Backward (Esser et al. 2020,
-    arXiv 1902.08153, equations 2, 3 and 5): with respect to `v` 1 inside the
-    range and 0 outside; with respect to `s` `round(v/s) - v/s` inside, `low`
-    below and `high` above. Both are held constant in second derivatives, so
-    that a Hessian is that of the loss seen through a locally linear quantizer.
+    Forward: `s * clip(round(v / s), low, high)`, an exact multiple of s; the
+    quotient is computed as `v * (1 / s)`, so that a value within rounding
+    error of the middle between two levels may go to either. Backward (Esser et
+    al. 2020, arXiv 1902.08153, equations 2, 3 and 5): with respect to `v` 1
+    inside the range and 0 outside; with respect to `s` `round(v/s) - v/s`
+    inside, `low` below and `high` above. Both are held constant in second
+    derivatives, so that a Hessian is that of the loss seen through a locally
+    linear quantizer.
 
     Args:
-      values: float tensor of any shape.
+      values: float32 or float64 tensor of any shape.
       step_size: positive scalar, or a tensor of the rank of `values` with size
         1 on every axis over which a step is shared.
       low: smallest level, an integer or a scalar of the type of `values`.
-      high: largest level, likewise.
+      high: largest level, likewise; at most 2^15 - 1.
 
     Returns:
       The quantized values, of the shape of `values`.

@@ -43,7 +43,7 @@ def _annotated(model: keras.Model, plan: Plan) -> keras.Model:
 
     annotated = graph.rebuild(model, call, name=model.name)
     for name, copy in copies.items():
-        copy.set_weights(model.get_layer(name).get_weights())
+        graph.copy_weights(model.get_layer(name), copy)
     return annotated
 
 

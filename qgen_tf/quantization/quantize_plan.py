@@ -153,11 +153,13 @@ class Plan:
         return names
 
     def _reaches_first_or_last(self, layer: Layer) -> bool:
-        if layer.name in self._outputs:
+        """Whether the output is at an end of the model, or read there."""
+        is_input = isinstance(layer, keras.layers.InputLayer)
+        if is_input or layer.name in self._outputs:
             return True
         return any(
             reader.name in self._first_last
-            or role(reader) is Role.SHAPE
+            or role(reader) in (Role.SHAPE, Role.FIXED)
             and self._reaches_first_or_last(reader)
             for reader in self._consumers[layer.name]
         )

@@ -87,7 +87,7 @@ _ROLES: dict[type, Role] = {
 # Activations by name, as in the layer `Activation` or in the argument
 # `activation` of a layer.
 _ACTIVATIONS = {
-    "linear": Role.COMPUTE,
+    "linear": Role.SHAPE,
     "relu": Role.RELU,
     "gelu": Role.COMPUTE,
     "sigmoid": Role.FIXED,

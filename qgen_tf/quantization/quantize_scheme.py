@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import tensorflow_model_optimization as tfmot
 
 from qgen_tf import errors
 from qgen_tf.quantization.quantizers import QUANTIZERS
+
+Override: TypeAlias = tuple[str, int | None, int | None]
 
 FLOAT_BITS = 32
 _WEIGHT_BITS = (*range(1, 9), FLOAT_BITS)
@@ -25,15 +28,17 @@ class BitScheme:
         times a step size.
       activation_bits: 2..8, or 32 to leave activations float.
       first_last_bits: 2..8; bits of the first and the last layer with weights,
-        of the activations that these two read, and of the model's output.
+        of the activations that these two read, and of what the model reads
+        and puts out.
       per_axis: one step size for each output channel of a convolution, else
         one for each weight tensor. Dense layers always have one.
       quantizer: a key of `QUANTIZERS`.
       overrides: (pattern, weight_bits, activation_bits), for the layers whose
         name matches the pattern (`*` stands for anything, `?` for one
         character); the first one that matches decides, before
-        `first_last_bits`. The activations are those that the layer puts out,
-        behind the BatchNorm and ReLU that are fused with it.
+        `first_last_bits`. None leaves a number of bits as it would be. The
+        activations are those that the layer puts out, behind the BatchNorm and
+        ReLU that are fused with it.
       step_learning_rate: learning rate of learned step sizes, in units of that
         of the weights.
 
@@ -46,7 +51,7 @@ class BitScheme:
     first_last_bits: int = 8
     per_axis: bool = True
     quantizer: str = "lsq"
-    overrides: tuple[tuple[str, int, int], ...] = ()
+    overrides: tuple[Override, ...] = ()
     step_learning_rate: float = 1.0
 
     def __post_init__(self):
@@ -71,7 +76,7 @@ class BitScheme:
             (self.weight_bits, self.activation_bits),
             *(bits for _, *bits in overrides),
         ]
-        if all(bits == FLOAT_BITS for pair in pairs for bits in pair):
+        if {bits for pair in pairs for bits in pair} - {None} == {FLOAT_BITS}:
             raise errors.ConfigError(
                 "weight_bits and activation_bits are both 32: nothing would "
                 "be quantized; use the float model as it is."
@@ -79,7 +84,8 @@ class BitScheme:
 
     def weight_bits_of(self, name: str, *, first_or_last: bool) -> int:
         """Returns the bits of a layer's weights."""
-        if override := self.override_of([name]):
+        override = self.override_of([name])
+        if override and override[1] is not None:
             return override[1]
         if first_or_last and self.weight_bits != FLOAT_BITS:
             return self.first_last_bits
@@ -95,13 +101,14 @@ class BitScheme:
           first_or_last: whether the first or the last layer reads it, or it is
             the model's output.
         """
-        if override := self.override_of(names):
+        override = self.override_of(names)
+        if override and override[2] is not None:
             return override[2]
         if first_or_last and self.activation_bits != FLOAT_BITS:
             return self.first_last_bits
         return self.activation_bits
 
-    def override_of(self, names: Iterable[str]) -> tuple[str, int, int] | None:
+    def override_of(self, names: Iterable[str]) -> Override | None:
         """Returns the first override that matches one of the names."""
         names = list(names)
         for override in self.overrides:
@@ -118,7 +125,7 @@ def _require_bits(field: str, bits: object, allowed: tuple[int, ...]) -> None:
         )
 
 
-def _override(entry: object) -> tuple[str, int, int]:
+def _override(entry: object) -> Override:
     """Returns an override with its types checked."""
     if (
         not isinstance(entry, tuple | list)
@@ -131,8 +138,12 @@ def _override(entry: object) -> tuple[str, int, int]:
         )
     pattern, weight_bits, activation_bits = entry
     where = f"of override {pattern!r}"
-    _require_bits(f"weight_bits {where}", weight_bits, _WEIGHT_BITS)
-    _require_bits(f"activation_bits {where}", activation_bits, _ACTIVATION_BITS)
+    if weight_bits is not None:
+        _require_bits(f"weight_bits {where}", weight_bits, _WEIGHT_BITS)
+    if activation_bits is not None:
+        _require_bits(
+            f"activation_bits {where}", activation_bits, _ACTIVATION_BITS
+        )
     return pattern, weight_bits, activation_bits
 
 

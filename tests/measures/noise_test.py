@@ -102,6 +102,35 @@ def test_uniform_noise_is_a_bad_model_at_2_bits():
     assert narrow.noise_power > 2 * narrow.predicted_noise_power
 
 
+@pytest.mark.parametrize(
+    ("quantizer", "num_bits", "width"),
+    [("lsq", 1, 1.0), ("dorefa", 1, 1.0), ("dorefa", 3, 2 / 7)],
+)
+def test_bins_of_grids_without_a_zero_are_two_steps_wide(
+    quantizer, num_bits, width
+):
+    latent = np.random.default_rng(0).uniform(-1, 1, size=(90, 80))
+    latent[0] = 0.999999
+    # DoReFa rounds the tanh of a weight, but for one bit
+    weight = latent if num_bits == 1 else np.arctanh(latent)
+    scheme = BitScheme(
+        num_bits, 32, quantizer=quantizer, overrides=(("*", num_bits, 32),)
+    )
+    network = inference_model(
+        quantize_model(_model([weight.astype(np.float32)]), scheme)
+    )
+    (row,) = layer_noise(network)
+    (grid,) = network.weight_grids.values()
+    assert len(np.unique(grid.levels)) == 2**num_bits
+    assert row.step_size == pytest.approx(width, rel=0.02)
+    assert row.predicted_noise_power == pytest.approx(
+        weight.size * row.step_size**2 / 12
+    )
+    assert row.noise_power == pytest.approx(row.predicted_noise_power, rel=0.05)
+    assert row.uniform_distance < 0.03
+    assert row.clipped < 0.03
+
+
 def test_a_float_network_has_no_noise():
     model = _model([np.ones((3, 2), np.float32)])
     assert layer_noise(inference_model(model)) == []

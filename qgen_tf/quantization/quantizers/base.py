@@ -20,7 +20,7 @@ import tensorflow_model_optimization as tfmot
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import quant_ops
+from qgen_tf.quantization import levels, quant_ops
 from qgen_tf.quantization.grids import WeightGrid
 from qgen_tf.quantization.quantizers.observer import Observer
 from qgen_tf.quantization.quantizers.variables import (
@@ -52,13 +52,13 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
       num_bits: 1..8; 1 is the sign, times the step size.
       axes: axes of the weight that have a step size for each index; () for
         one step size in all.
-      high: largest integer level.
+      high: largest level of a symmetric grid of all integers.
     """
 
     def __init__(self, num_bits: int, *, axes: tuple[int, ...] = ()):
         self.num_bits = num_bits
         self.axes = tuple(axes)
-        _, self.high = quant_ops.level_range(num_bits, signed=True, narrow=True)
+        _, self.high = levels.level_range(num_bits, signed=True, narrow=True)
 
     def build(self, tensor_shape, name, layer) -> Variables:
         """Creates variables; called by tfmot's wrapper `layer`.
@@ -88,6 +88,11 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def stride(self) -> int:
         """Distance of two neighbouring levels, in step sizes."""
         return 2 if self.num_bits == 1 else 1
+
+    @property
+    def largest_level(self) -> int:
+        """Largest integer level: that of `num_bits`, or of odd multiples."""
+        return 2**self.num_bits - 1 if self.stride == 2 else self.high
 
     def latent(self, weight: tf.Tensor) -> tf.Tensor:
         """Returns what is rounded: the weight, or a function of it."""
@@ -144,9 +149,7 @@ class ActivationQuantizer(
     def __init__(self, num_bits: int, *, signed: bool | None):
         self.num_bits = num_bits
         self.signed = signed
-        _, self.span = quant_ops.level_range(
-            num_bits, signed=False, narrow=False
-        )
+        _, self.span = levels.level_range(num_bits, signed=False, narrow=False)
         self.observer: Observer | None = None
 
     def build(self, tensor_shape, name, layer) -> Variables:
@@ -188,7 +191,7 @@ class ActivationQuantizer(
     def calibrate(self, observer: Observer, variables: Variables) -> None:
         """Sets the grid by what was seen: LSQ's rule, within the range."""
         zero_point = self._symmetric_zero_point(observer.minimum)
-        step_size = quant_ops.initial_step_size(
+        step_size = levels.initial_step_size(
             tf.constant(observer.mean_abs, tf.float32),
             tf.constant(observer.max_abs, tf.float32),
             self.span - zero_point,

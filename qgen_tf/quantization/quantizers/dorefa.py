@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization import quant_ops
+from qgen_tf.quantization import levels, quant_ops
 from qgen_tf.quantization.quantizers.base import (
     ActivationQuantizer,
     WeightQuantizer,
@@ -47,10 +47,10 @@ class DoReFaWeightQuantizer(WeightQuantizer):
         magnitudes = tf.stop_gradient(tf.abs(self.latent(weight)))
         if self.num_bits == 1:
             mean_abs = self.reduce(tf.reduce_mean, magnitudes)
-            return quant_ops.positive_step_size(mean_abs, 1)
+            return levels.positive_step_size(mean_abs, 1)
         last = (2**self.num_bits - 1) if self.stride == 2 else self.high
         largest = self.reduce(tf.reduce_max, magnitudes)
-        return quant_ops.positive_step_size(largest / last, last)
+        return levels.positive_step_size(largest / last, last)
 
     def quantize(self, weight: tf.Tensor, variables: Variables) -> tf.Tensor:
         """Returns the float32 weight on its grid."""

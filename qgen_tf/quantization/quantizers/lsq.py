@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization import quant_ops
+from qgen_tf.quantization import levels, quant_ops
 from qgen_tf.quantization.quantizers.base import (
     ActivationQuantizer,
     WeightQuantizer,
@@ -19,6 +19,7 @@ from qgen_tf.quantization.quantizers.variables import (
     LearnedStep,
     Variables,
     features,
+    in_float32,
     lsq_gradient_scale,
 )
 
@@ -56,7 +57,7 @@ class LSQWeightQuantizer(LearnedStep, WeightQuantizer):
             for variable in layer.layer.weights
             if variable.name.split(":")[0].split("/")[-1] == name
         )
-        initial = self.initial_step_size(tf.convert_to_tensor(weight))
+        initial = self.initial_step_size(in_float32(weight))
         return {"log_step": self.add_log_step(layer, name, initial)}
 
     def initial_step_size(self, weight: tf.Tensor) -> tf.Tensor:
@@ -64,9 +65,9 @@ class LSQWeightQuantizer(LearnedStep, WeightQuantizer):
         magnitudes = tf.abs(weight)
         mean_abs = self.reduce(tf.reduce_mean, magnitudes)
         if self.num_bits == 1:
-            return quant_ops.positive_step_size(mean_abs, self.high)
+            return levels.positive_step_size(mean_abs, self.high)
         max_abs = self.reduce(tf.reduce_max, magnitudes)
-        return quant_ops.initial_step_size(mean_abs, max_abs, self.high)
+        return levels.initial_step_size(mean_abs, max_abs, self.high)
 
     def step_size(self, weight: tf.Tensor, variables: Variables) -> tf.Tensor:
         """Returns the step size: a scalar, or one for each channel."""
@@ -141,7 +142,7 @@ class LSQPlusWeightQuantizer(LSQWeightQuantizer):
             return super().initial_step_size(weight)
         mean = self.reduce(tf.reduce_mean, weight)
         reach = tf.abs(mean) + 3.0 * self.reduce(tf.math.reduce_std, weight)
-        return quant_ops.positive_step_size(
+        return levels.positive_step_size(
             reach / 2 ** (self.num_bits - 1), self.high
         )
 

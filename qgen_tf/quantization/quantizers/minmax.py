@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization import quant_ops
+from qgen_tf.quantization import levels, quant_ops
 from qgen_tf.quantization.quantizers.base import (
     ActivationQuantizer,
     WeightQuantizer,
@@ -33,7 +33,7 @@ class MinMaxWeightQuantizer(WeightQuantizer):
         """Returns the step size: a scalar, or one for each channel."""
         function = tf.reduce_mean if self.num_bits == 1 else tf.reduce_max
         reach = self.reduce(function, tf.stop_gradient(tf.abs(weight)))
-        return quant_ops.positive_step_size(reach / self.high, self.high)
+        return levels.positive_step_size(reach / self.high, self.high)
 
     def quantize(self, weight: tf.Tensor, variables: Variables) -> tf.Tensor:
         """Returns the float32 weight on its grid."""
@@ -103,9 +103,7 @@ class MinMaxActivationQuantizer(ActivationQuantizer):
     def grid(self, variables: Variables) -> tuple[float, int]:
         """Returns step size (NaN before calibration) and zero point."""
         step_size, zero_point = self._current(variables)
-        if np.isnan(step_size):
-            return float(step_size), 0
-        return float(step_size), int(zero_point)
+        return float(step_size), int(np.nan_to_num(zero_point))
 
     def _current(self, variables: Variables) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the grid of the averages; zero is one of its levels."""
@@ -115,7 +113,7 @@ class MinMaxActivationQuantizer(ActivationQuantizer):
         )
         low = 0.0 * minimum if self.signed is False else minimum
         low, high = tf.minimum(low, 0.0), tf.maximum(maximum, 0.0)
-        step_size = quant_ops.positive_step_size(
+        step_size = levels.positive_step_size(
             (high - low) / self.span, self.span
         )
         return step_size, tf.round(-low / step_size)

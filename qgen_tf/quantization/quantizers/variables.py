@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 from tf_keras.src.mixed_precision import autocast_variable
 
-from qgen_tf.quantization import quant_ops
+from qgen_tf.quantization import levels, quant_ops
 
 Variables: TypeAlias = dict[str, tf.Variable]
 
 MAX_GRADIENT = 0.1
-_MAX_LOG_STEP = 20.0
+_LOG_STEP_LIMITS = (math.log(levels.SMALLEST_STEP), 20.0)
 
 
 def in_float32(values: Any) -> tf.Tensor:
@@ -58,13 +58,13 @@ def add_variable(
 class LearnedStep:
     """A step size that trains, mixed into quantizers.
 
-    It is stored as its logarithm, kept between -20 and 20: no update can make
-    it zero or negative. The gradient of the logarithm is scaled such that
-    plain gradient descent changes the step size, relative to itself, as LSQ
-    does: by `g * dL/ds / s`, with `g = 1 / sqrt(N * high)` (Esser et al. 2020,
-    section 2.2). Beyond 0.1 this gradient is clipped: where many weights are
-    outside of the range of 8 bits it exceeds 100, and gradient descent at a
-    learning rate of 0.01 would diverge.
+    It is stored as its logarithm, which is kept within limits: no update can
+    make the step size zero or negative. The gradient of the logarithm is
+    scaled such that plain gradient descent changes the step size, relative to
+    itself, as LSQ does: by `g * dL/ds / s`, with `g = 1 / sqrt(N * high)`
+    (Esser et al. 2020, section 2.2). Beyond 0.1 this gradient is clipped:
+    where many weights are outside of the range of 8 bits it exceeds 100, and
+    gradient descent at a learning rate of 0.01 would diverge.
 
     What the optimizer sees is the logarithm divided by the learning-rate
     multiplier. An update of that by `lr * x` moves the logarithm by
@@ -81,12 +81,15 @@ class LearnedStep:
         self, layer: Any, name: str, initial: tf.Tensor, **settings: Any
     ) -> tf.Variable:
         """Adds the variable; `settings` are those of `add_variable`."""
-        limit = _MAX_LOG_STEP / self.learning_rate_multiplier
+        low, high = _LOG_STEP_LIMITS
         return add_variable(
             layer,
             f"{name}_log_step",
             tf.math.log(initial) / self.learning_rate_multiplier,
-            limits=(-limit, limit),
+            limits=(
+                low / self.learning_rate_multiplier,
+                high / self.learning_rate_multiplier,
+            ),
             **{"trainable": True, **settings},
         )
 
