@@ -41,16 +41,35 @@ def default_config() -> ml_collections.ConfigDict:
                 "warmup_epochs": 1.0,
                 "weight_decay": 1e-4,  # kernels only, decoupled
                 "label_smoothing": 0.0,
+                # of the layers, here and in the twins: mixed_bfloat16 or
+                # mixed_float16; weights and quantizers stay float32
+                "mixed_precision": "float32",
             },
             # the quantized twin, fine-tuned from the float model of this seed
             "quantization": {
-                "weight_bits": 32,  # 2..8; 32 leaves weights float
+                # lsq, lsq_plus, pact, dorefa, ewgs or minmax
+                "quantizer": "lsq",
+                "weight_bits": 32,  # 1..8; 32 leaves weights float
                 "activation_bits": 32,  # 2..8; 32 leaves activations float
                 "first_last_bits": 8,  # first and last layer, both kinds
                 "per_axis": True,  # one step a channel (conv), else a tensor
+                # (pattern of layer names, weight_bits, activation_bits); the
+                # first that matches decides. A model of 32 and 32 bits is
+                # float all the same.
+                "overrides": (),
                 "calibration_examples": 512,  # for the activation steps
                 "epochs": 8,
                 "learning_rate": 5e-4,
+                "step_learning_rate": 1.0,  # of step sizes, in units of that
+                # share of the float model's logits in the loss, in [0, 1]
+                "distillation": 0.0,
+                "temperature": 4.0,  # of the distillation
+                # weight, at the end of training, of the squared distances of
+                # the weights from the middle of their bins
+                "dampening": 0.0,
+                # examples to average BatchNorm statistics of after training,
+                # augmented as in training; 0 keeps the moving averages
+                "reestimate_norms": 0,
             },
             # (weight_bits, activation_bits) of the twins that a sweep trains
             "twins": ((8, 8), (4, 8), (2, 8)),

@@ -1,5 +1,7 @@
 """Training into run directories."""
 
+from qgen_tf.training.norms import reestimate_norms
+from qgen_tf.training.qat_model import CosineRise, QATModel
 from qgen_tf.training.run_directory import (
     TRAINED_FILE,
     RunDirectory,
@@ -19,6 +21,8 @@ from qgen_tf.training.train import (
 
 __all__ = [
     "TRAINED_FILE",
+    "CosineRise",
+    "QATModel",
     "RunDirectory",
     "atomic_path",
     "check",
@@ -27,6 +31,7 @@ __all__ = [
     "label",
     "load_model",
     "make_deterministic",
+    "reestimate_norms",
     "run_path",
     "train",
     "with_bits",

@@ -31,7 +31,7 @@ from qgen_tf.quantization import FLOAT_BITS
 
 TRAINED_FILE = "train.json"
 
-_DETERMINING = ("seed", "dataset", "model", "training")
+_DETERMINING = ("seed", "dataset", "model", "training", "quantization")
 
 
 def is_quantized(config: ml_collections.ConfigDict) -> bool:
@@ -67,12 +67,12 @@ def label(config: ml_collections.ConfigDict) -> str:
 
 def _determining(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the fields that the trained weights depend on, as JSON types."""
-    fields = [
-        *_DETERMINING,
-        *(["quantization"] if is_quantized(config) else []),
-    ]
     content = json.loads(config.to_json(sort_keys=True))
-    return {field: content[field] for field in fields}
+    if not is_quantized(config):
+        content["quantization"] = {
+            name: FLOAT_BITS for name in ("weight_bits", "activation_bits")
+        }
+    return {field: content[field] for field in _DETERMINING}
 
 
 def run_path(
@@ -117,11 +117,7 @@ class RunDirectory:
             cannot be written.
         """
         path = run_path(workdir, config)
-        content = {
-            "name": config.name,
-            "quantization": json.loads(config.quantization.to_json()),
-            **_determining(config),
-        }
+        content = {"name": config.name, **_determining(config)}
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "config.json").exists():
@@ -148,7 +144,10 @@ class RunDirectory:
 
     @property
     def config(self) -> ml_collections.ConfigDict:
-        """What determines the trained model, with `name` and `quantization`."""
+        """What determines the trained model, with `name`.
+
+        Of `quantization`, a float model has the bits only.
+        """
         return ml_collections.ConfigDict(self.read_json("config.json"))
 
     @property

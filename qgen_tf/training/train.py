@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import shutil
 
@@ -11,7 +13,9 @@ import tensorflow as tf
 from qgen_tf import data, errors, models
 from qgen_tf.compat import keras
 from qgen_tf.quantization import BitScheme, calibrate, quantize_model
-from qgen_tf.training import callbacks, optimizers
+from qgen_tf.training import callbacks, optimizers, precision
+from qgen_tf.training.norms import reestimate_norms
+from qgen_tf.training.qat_model import CosineRise, QATModel, check_settings
 from qgen_tf.training.run_directory import (
     TRAINED_FILE,
     RunDirectory,
@@ -56,49 +60,63 @@ def train(
         _remove_backup(run)
         return run
     splits = data.load(config.dataset)
-    if is_quantized(config):
-        parent = train(float_config(config), workdir)
-        stage = config.quantization
-        keras.utils.set_random_seed(config.seed)
-        model = _quantized(load_model(parent.path), config, splits)
-    else:
-        stage = config.training
-        keras.utils.set_random_seed(config.seed)
-        model = models.build(
-            config.model, splits.image_shape, splits.num_classes
-        )
-    run = RunDirectory.create(workdir, config)
-    _fit(run, model, config, splits, stage.epochs, stage.learning_rate)
+    teacher = None
+    with precision.policy(config.training.mixed_precision):
+        if is_quantized(config):
+            if config.quantization.overrides:
+                # one that matches no layer must not wait for the float model
+                quantize_model(_float_model(config, splits), _scheme(config))
+            parent = train(float_config(config), workdir)
+            keras.utils.set_random_seed(config.seed)
+            teacher = load_model(parent.path)
+            model = _quantized(teacher, config, splits)
+        else:
+            keras.utils.set_random_seed(config.seed)
+            model = _float_model(config, splits)
+        run = RunDirectory.create(workdir, config)
+        _fit(run, model, teacher, config, splits)
     return run
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a ConfigError for numbers that cannot be trained with."""
+    """Raises a ConfigError for settings that cannot be trained with."""
+    quantization = config.quantization
     if is_quantized(config):
         _scheme(config)
-    for field, value in (
-        ("training.epochs", config.training.epochs),
-        ("training.batch_size", config.training.batch_size),
-        ("quantization.epochs", config.quantization.epochs),
+    check_settings(
+        quantization.distillation,
+        quantization.temperature,
+        quantization.dampening,
+    )
+    precision.check_policy(
+        config.training.mixed_precision, quantized=is_quantized(config)
+    )
+    for field, value, smallest in (
+        ("training.epochs", config.training.epochs, 1),
+        ("training.batch_size", config.training.batch_size, 1),
+        ("quantization.epochs", quantization.epochs, 1),
         (
             "quantization.calibration_examples",
-            config.quantization.calibration_examples,
+            quantization.calibration_examples,
+            1,
         ),
+        ("quantization.reestimate_norms", quantization.reestimate_norms, 0),
     ):
-        if value < 1:
+        if value < smallest:
             raise errors.ConfigError(
-                f"{field} is {value}: it must be at least 1."
+                f"{field} is {value}: it must be at least {smallest}."
             )
 
 
+def _float_model(
+    config: ml_collections.ConfigDict, splits: data.Splits
+) -> keras.Model:
+    return models.build(config.model, splits.image_shape, splits.num_classes)
+
+
 def _scheme(config: ml_collections.ConfigDict) -> BitScheme:
-    bits = config.quantization
-    return BitScheme(
-        weight_bits=bits.weight_bits,
-        activation_bits=bits.activation_bits,
-        first_last_bits=bits.first_last_bits,
-        per_axis=bits.per_axis,
-    )
+    fields = (field.name for field in dataclasses.fields(BitScheme))
+    return BitScheme(**{name: config.quantization[name] for name in fields})
 
 
 def _quantized(
@@ -117,41 +135,28 @@ def _quantized(
 def _fit(
     run: RunDirectory,
     model: keras.Model,
+    teacher: keras.Model | None,
     config: ml_collections.ConfigDict,
     splits: data.Splits,
-    epochs: int,
-    learning_rate: float,
 ) -> None:
+    """Trains a float model, or a quantized one that has a teacher."""
     settings = config.training
+    stage = config.quantization if teacher else settings
     steps = splits.steps_per_epoch(settings.batch_size)
-    optimizer = optimizers.build(
-        settings,
-        learning_rate=learning_rate,
-        steps=epochs * steps,
-        warmup_steps=round(settings.warmup_epochs * steps),
-    )
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=settings.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    optimizer.build(model.trainable_variables)
-    backup = callbacks.EpochBackup(run, model, optimizer)
+    compiled = _compiled(model, teacher, config, stage.epochs * steps, steps)
+    backup = callbacks.EpochBackup(run, model, compiled.optimizer)
     done = backup.restore()
     if not done:
         save_weights(model, run, "initial.weights.h5")
-    stream = splits.training_stream(
-        batch_size=settings.batch_size,
-        seed=config.seed,
-        epochs=epochs,
-        first_epoch=done,
-    )
-    if done < epochs:
-        model.fit(
-            stream,
-            epochs=epochs,
+    if done < stage.epochs:
+        compiled.fit(
+            splits.training_stream(
+                batch_size=settings.batch_size,
+                seed=config.seed,
+                epochs=stage.epochs,
+                first_epoch=done,
+            ),
+            epochs=stage.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
             verbose=0,
@@ -159,11 +164,55 @@ def _fit(
                 callbacks.EpochSeed(config.seed),
                 backup,
                 callbacks.ProgressBar(
-                    run.label, epochs=epochs, steps=steps, done=done
+                    run.label, epochs=stage.epochs, steps=steps, done=done
                 ),
             ],
         )
+    if teacher and stage.reestimate_norms:
+        stream = splits.training_stream(
+            batch_size=settings.batch_size, seed=config.seed, epochs=1
+        )
+        batches = math.ceil(stage.reestimate_norms / settings.batch_size)
+        reestimate_norms(model, stream.take(batches))
     _finish(run, model, splits, backup)
+
+
+def _compiled(
+    model: keras.Model,
+    teacher: keras.Model | None,
+    config: ml_collections.ConfigDict,
+    steps: int,
+    steps_per_epoch: int,
+) -> keras.Model:
+    """Returns what trains the layers of `model`: the model or a view of it."""
+    settings = config.training
+    stage = config.quantization if teacher else settings
+    trained = precision.with_float32_outputs(model)
+    if teacher and (stage.distillation or stage.dampening):
+        trained = QATModel(
+            trained,
+            teacher=teacher if stage.distillation else None,
+            distillation=stage.distillation,
+            temperature=stage.temperature,
+            dampening=(
+                CosineRise(stage.dampening, steps) if stage.dampening else 0.0
+            ),
+        )
+    trained.compile(
+        optimizers.build(
+            settings,
+            learning_rate=stage.learning_rate,
+            steps=steps,
+            warmup_steps=round(settings.warmup_epochs * steps_per_epoch),
+        ),
+        keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=settings.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    # of two types: float16 wraps the optimizer in one that scales the loss
+    trained.optimizer.build(model.trainable_variables)
+    return trained
 
 
 def _finish(
@@ -206,7 +255,8 @@ def load_model(run_dir: str | os.PathLike[str]) -> keras.Model:
     """Returns the trained model of a run directory.
 
     The model is built anew from the config and given its weights: no scope, no
-    custom objects, no code from the file.
+    custom objects, no code from the file. Mixed precision is of training: the
+    model computes in the policy that Keras has now, float32 unless it was set.
 
     Args:
       run_dir: written by `qgen-train`.

@@ -21,9 +21,24 @@ def test_a_run_is_named_after_what_determines_it(tmp_path):
     assert run_path(tmp_path, config) != path
 
 
+def test_twins_of_other_settings_share_their_float_model(tmp_path):
+    config = tiny.config()
+    run = RunDirectory.create(tmp_path, config)
+    config.quantization.update({"quantizer": "pact", "epochs": 77})
+    assert RunDirectory.create(tmp_path, config).path == run.path
+    assert not training.is_quantized(run.config)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 77), ("weight_bits", 3), ("per_axis", False)],
+    [
+        ("epochs", 77),
+        ("weight_bits", 3),
+        ("per_axis", False),
+        ("quantizer", "pact"),
+        ("overrides", (("*", 8, 8),)),
+        ("dampening", 0.1),
+    ],
 )
 def test_a_quantized_run_depends_on_its_quantization(tmp_path, field, value):
     config = training.with_bits(tiny.config(), 4, 8)

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from qgen_tf import data, errors, training
+from qgen_tf.compat import keras
 from qgen_tf.measures import predictor
+from qgen_tf.quantization import quantization_report
 from qgen_tf.training import callbacks
 from tests import tiny
 
@@ -140,6 +142,95 @@ def test_a_loaded_model_is_the_trained_one(twin, tmp_path, monkeypatch):
     )
 
 
+def _full_config():
+    """Every aid to low bits at once, in two epochs of a twin."""
+    config = training.with_bits(tiny.config(epochs=1), 2, 4)
+    config.training.mixed_precision = "mixed_bfloat16"
+    config.quantization.update(
+        {
+            "quantizer": "lsq_plus",
+            "overrides": (("*_mix1_conv", 5, 6),),
+            "step_learning_rate": 2.0,
+            "epochs": 2,
+            "distillation": 0.5,
+            "temperature": 2.0,
+            "dampening": 0.1,
+            "reestimate_norms": 100,
+        }
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return training.train(_full_config(), tmp_path_factory.mktemp("runs"))
+
+
+def test_a_training_with_all_aids_goes_on_where_it_stopped(
+    full, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        # the float model has one epoch and is done with it
+        training.train(training.float_config(_full_config()), tmp_path)
+        _stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(_full_config(), tmp_path)
+    assert keras.mixed_precision.global_policy().name == "float32"
+    _assert_equal_runs(full, training.train(_full_config(), tmp_path))
+
+
+def test_a_loaded_model_with_all_aids(full):
+    model = training.load_model(full.path)
+    assert model.compute_dtype == "float32"
+    bits = quantization_report(model).set_index("layer")["weight_bits"].dropna()
+    assert bits["block0_mix0_conv"] == 2 and bits["block0_mix1_conv"] == 5
+    images = next(iter(data.load(full.config.dataset).test.batch(50)))[0]
+    assert np.isfinite(predictor(model)(images)).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("quantizer", "ewgs"),
+        ("overrides", (("block0_mix0_conv", 8, 8),)),
+        ("step_learning_rate", 3.0),
+        ("distillation", 0.9),
+        ("dampening", 1.0),
+        ("reestimate_norms", 64),
+    ],
+)
+def test_each_aid_changes_the_result(twin, field, value):
+    config = training.with_bits(tiny.config(), 4, 8)
+    config.quantization[field] = value
+    run = training.train(config, twin.path.parent)
+    first, second = _weights(twin), _weights(run)
+    assert first.keys() == second.keys() or field == "quantizer"
+    differ = {
+        path
+        for path in first.keys() & second.keys()
+        if not np.array_equal(first[path], second[path])
+    }
+    assert differ
+    if field == "reestimate_norms":
+        history = "history.csv"
+        assert (twin.path / history).read_text() == (
+            run.path / history
+        ).read_text()
+        assert all("batch_normalization" in path for path in differ), differ
+
+
+def test_float16_is_trained_with_a_scaled_loss(tmp_path, monkeypatch):
+    config = tiny.config(epochs=2, mixed_precision="mixed_float16")
+    run = training.train(config, tmp_path / "one")
+    history = pd.read_csv(run.path / "history.csv")
+    assert history["loss"][1] < history["loss"][0] < 3.0
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, tmp_path / "other")
+    _assert_equal_runs(run, training.train(config, tmp_path / "other"))
+
+
 def test_damaged_weights_are_named(twin, tmp_path):
     config = tiny.config()
     run = training.train(config, tmp_path)
@@ -156,21 +247,42 @@ def test_divergence_is_an_error_and_leaves_no_result(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("part", "field", "value"),
+    ("field", "value", "message"),
     [
-        ("training", "epochs", 0),
-        ("training", "batch_size", 0),
-        ("quantization", "calibration_examples", 0),
-        ("quantization", "weight_bits", 9),
-        ("quantization", "activation_bits", 1),
-        ("quantization", "first_last_bits", 32),
+        ("training.epochs", 0, "epochs is 0"),
+        ("training.batch_size", 0, "batch_size is 0"),
+        ("training.mixed_precision", "float8", "mixed_precision is 'float8'"),
+        (
+            "training.mixed_precision",
+            "mixed_float16",
+            "choose 'mixed_bfloat16'",
+        ),
+        ("quantization.calibration_examples", 0, "calibration_examples is 0"),
+        ("quantization.weight_bits", 9, "weight_bits is 9"),
+        ("quantization.activation_bits", 1, "activation_bits is 1"),
+        ("quantization.first_last_bits", 32, "first_last_bits is 32"),
+        ("quantization.quantizer", "fsq", "quantizer 'fsq' is unknown"),
+        ("quantization.overrides", (("*", 4),), "overrides has"),
+        ("quantization.step_learning_rate", 0.0, "step_learning_rate is 0"),
+        ("quantization.distillation", 1.1, "distillation is 1.1"),
+        ("quantization.temperature", 0.0, "temperature is 0"),
+        ("quantization.dampening", -0.1, "dampening is -0.1"),
+        ("quantization.reestimate_norms", -1, "reestimate_norms is -1"),
     ],
 )
-def test_wrong_numbers_are_refused_before_anything_runs(
-    tmp_path, part, field, value
+def test_wrong_settings_are_refused_before_anything_runs(
+    tmp_path, field, value, message
 ):
     config = training.with_bits(tiny.config(), 4, 8)
-    config[part][field] = value
-    with pytest.raises(errors.ConfigError, match=f"{field} is {value}"):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(errors.ConfigError, match=message):
+        training.train(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_override_of_no_layer_is_refused_before_anything_runs(tmp_path):
+    config = training.with_bits(tiny.config(), 4, 8)
+    config.quantization.overrides = (("blok*", 8, 8),)
+    with pytest.raises(errors.ConfigError, match="'blok\\*' matches no layer"):
         training.train(config, tmp_path)
     assert not list(tmp_path.iterdir())
