@@ -1,0 +1,1 @@
+"""Comparisons with peers, and what models reach; each by one command."""
