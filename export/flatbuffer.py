@@ -1,195 +1,129 @@
-"""Reads a TensorFlow Lite file back and holds it against the network."""
+"""Holds a TensorFlow Lite file against the network that it came from."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from export.model_file import (
+    computes_in_float,
+    damage_reported,
+    operator_name,
+    parse,
+)
+from export.weights import FileWeight, read_weights
 from qgen_tf import errors
 from qgen_tf.quantization import graph as keras_graph
-from qgen_tf.quantization.grids import WeightGrid
+from qgen_tf.quantization.grids import (
+    ActivationGrid,
+    WeightGrid,
+    grid_of,
+)
 from qgen_tf.quantization.inference import InferenceModel
 
-_FLOATS = {
-    schema.TensorType.FLOAT16,
-    schema.TensorType.FLOAT32,
-    schema.TensorType.FLOAT64,
-}
-_DTYPES = {
-    schema.TensorType.FLOAT32: np.float32,
-    schema.TensorType.INT8: np.int8,
-    schema.TensorType.INT32: np.int32,
-}
-_OPERATORS = {
-    code: name
-    for name, code in vars(schema.BuiltinOperator).items()
-    if not name.startswith("_")
-}
+# These pass between integers and floats and compute nothing.
+_PASSAGES = ("DEQUANTIZE", "QUANTIZE")
 
 
-@dataclasses.dataclass(frozen=True)
-class FileWeight:
-    """Weight and bias of one operator of a file, in the layout of Keras.
-
-    Attributes:
-      operator: CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED.
-      path: names of the operations that the weight comes from, as
-        `model/layer/operation`, separated by semicolons.
-      values: int8 levels or float32 weights; (height, width, input, output)
-        of a convolution, (height, width, channels) of a depthwise one,
-        (input, output) of a dense one.
-      scales: float32, one, or one for each output channel; empty if float.
-      zero_points: int64, like `scales`.
-      bias: int32 levels or float32, [output channels].
-    """
-
-    operator: str
-    path: str
-    values: np.ndarray
-    scales: np.ndarray
-    zero_points: np.ndarray
-    bias: np.ndarray
-
-    def belongs_to(self, layer_name: str) -> bool:
-        """Whether this is the weight of the layer of that name."""
-        return any(
-            part.partition("/")[2].startswith(f"{layer_name}/")
-            for part in self.path.split(";")
-        )
-
-
-def parse(content: bytes) -> schema.ModelT:
-    """Returns the object tree of a TensorFlow Lite file.
-
-    Raises:
-      ExportError: the content is not such a file.
-    """
-    if content[4:8] != b"TFL3":
-        raise errors.ExportError(
-            "this is not a TensorFlow Lite file: it lacks the TFL3 mark."
-        )
-    with _damage_reported():
-        return schema.ModelT.InitFromPackedBuf(content, 0)
-
-
-@contextlib.contextmanager
-def _damage_reported() -> Iterator[None]:
-    """Turns what goes wrong while a file is read into an ExportError."""
-    try:
-        yield
-    except errors.ExportError:
-        raise
-    except Exception as error:
-        raise errors.ExportError(
-            f"this TensorFlow Lite file is damaged: {type(error).__name__}: "
-            f"{error}"
-        ) from error
-
-
-def read_weights(model: schema.ModelT) -> list[FileWeight]:
-    """Returns the weights of a file, in the order of its operators."""
-    layouts = {
-        "CONV_2D": lambda values: values.transpose(1, 2, 3, 0),
-        "DEPTHWISE_CONV_2D": lambda values: values[0],
-        "FULLY_CONNECTED": lambda values: values.transpose(),
-    }
-    graph = model.subgraphs[0]
-    weights = []
-    for operator in graph.operators:
-        name = _operator_name(model, operator)
-        if name not in layouts:
-            continue
-        _, weight, bias = operator.inputs
-        tensor = graph.tensors[weight]
-        values = layouts[name](_read(model, tensor))
-        quantization = tensor.quantization
-        is_float = quantization is None or quantization.scale is None
-        weights.append(
-            FileWeight(
-                operator=name,
-                path=tensor.name.decode(),
-                values=values,
-                scales=np.array(
-                    () if is_float else quantization.scale, np.float32
-                ),
-                zero_points=np.array(
-                    () if is_float else quantization.zeroPoint, np.int64
-                ),
-                # a bias of zeros may be left out
-                bias=np.zeros(
-                    values.shape[-1], np.float32 if is_float else np.int32
-                )
-                if bias < 0
-                else _read(model, graph.tensors[bias]),
-            )
-        )
-    return weights
-
-
-def float_operators(model: schema.ModelT) -> list[str]:
-    """Returns the names of operators that read or write floats."""
-    graph = model.subgraphs[0]
-    return [
-        _operator_name(model, operator)
-        for operator in graph.operators
-        if any(
-            graph.tensors[index].type in _FLOATS
-            for index in [*operator.inputs, *operator.outputs]
-            if index >= 0
-        )
-    ]
-
-
-def check(network: InferenceModel, content: bytes) -> None:
+def check(
+    network: InferenceModel, content: bytes, allow_float: Sequence[str] = ()
+) -> None:
     """Proves that a file holds the integers of the network it came from.
 
-    Every weight level and bias must be the same integer, every weight scale
-    and the scales of input and output the step size of the network, to one
-    unit in the last place, no operator may compute in float, and no layer with
-    weights may read values whose grid the converter made up. A network
-    without quantized weights has no integers; its file need only be readable.
+    Every weight level and bias must be the same integer, and every scale and
+    zero point a grid of the network, scales to one unit in the last place. No
+    operator may compute in float but those of layers that are allowed to. A
+    network without quantized weights has no integers; its file need only be
+    readable.
 
     Args:
       network: the deployed network.
       content: its TensorFlow Lite file.
+      allow_float: patterns of the names of layers that may compute in float,
+        such as "*layer_norm*".
 
     Raises:
       ExportError: names the first thing that differs.
     """
     model = parse(content)
-    with _damage_reported():
+    with damage_reported():
         weights = read_weights(model)
         if network.weight_grids:
-            _check_integers(network, model, weights)
+            _check_floats(network, model, allow_float)
+            _check_weights(network, weights, allow_float)
+            _check_activations(network, model)
+            _check_ends(network, model)
 
 
-def _check_integers(
-    network: InferenceModel, model: schema.ModelT, weights: list[FileWeight]
+def float_operators(model: schema.ModelT) -> list[str]:
+    """Returns the names of operators that read or write floats."""
+    return [
+        operator_name(model, operator)
+        for operator in model.subgraphs[0].operators
+        if computes_in_float(model, operator)
+    ]
+
+
+def _check_floats(
+    network: InferenceModel, model: schema.ModelT, allow_float: Sequence[str]
 ) -> None:
-    floats = float_operators(model)
-    if floats:
+    names = [layer.name for layer in network.model.layers]
+    found = set()
+    for operator in model.subgraphs[0].operators:
+        kind = operator_name(model, operator)
+        if kind in _PASSAGES or not computes_in_float(model, operator):
+            continue
+        for index in operator.outputs:
+            path = model.subgraphs[0].tensors[index].name.decode()
+            for owner in _owners(path, names) or [path]:
+                if not _matches(owner, allow_float):
+                    found.add(f"{kind} of layer {owner!r}")
+    if found:
         raise errors.ExportError(
-            f"the file computes in float in {sorted(set(floats))}: a tensor "
-            "beside these operators has no grid; quantize the layers there or "
-            "remove them."
+            f"the file computes in float: {', '.join(sorted(found))}. Quantize "
+            "these layers and those around them, remove them, or allow them."
         )
-    for name, grid in network.weight_grids.items():
-        if grid.bias_levels is None:
-            raise errors.ExportError(
-                f"layer {name!r} reads values that have no grid: quantize the "
-                "layer before it or remove that."
-            )
-        found = [weight for weight in weights if weight.belongs_to(name)]
+
+
+def _owners(path: str, names: Collection[str]) -> set[str]:
+    """Returns the layers that a tensor of the file comes from.
+
+    Args:
+      path: names of operations, as `model/layer/operation`, separated by
+        semicolons.
+      names: of all layers, which may hold slashes themselves.
+    """
+    owners = set()
+    for part in path.split(";"):
+        _, _, inner = part.partition("/")
+        matches = [name for name in names if inner.startswith(f"{name}/")]
+        owners.update(sorted(matches, key=len)[-1:])
+    return owners
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_weights(
+    network: InferenceModel,
+    weights: list[FileWeight],
+    allow_float: Sequence[str],
+) -> None:
+    grids = {**network.weight_grids, **network.affine_grids}
+    for name, grid in grids.items():
+        if _matches(name, allow_float):
+            continue
+        found = [weight for weight in weights if weight.name == name]
         if len(found) != 1:
             raise errors.ExportError(
                 f"the file holds {len(found)} weights of layer {name!r}, not 1."
             )
         _check_weight(name, grid, found[0])
-    _check_ends(network, model)
 
 
 def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
@@ -217,18 +151,49 @@ def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
         )
 
 
+def _check_activations(network: InferenceModel, model: schema.ModelT) -> None:
+    """Raises if a tensor between operators is on no grid of the network."""
+    grids = {
+        (np.float32(layer.step_size), layer.int8_zero_point)
+        for layer in network.model.layers
+        if isinstance(layer, ActivationGrid)
+    }
+    graph = model.subgraphs[0]
+    for index in {i for operator in graph.operators for i in operator.outputs}:
+        tensor = graph.tensors[index]
+        if tensor.type != schema.TensorType.INT8:
+            continue
+        (scale,) = tensor.quantization.scale
+        (zero_point,) = tensor.quantization.zeroPoint
+        if not any(
+            abs(scale - step_size) <= np.spacing(step_size)
+            and zero_point == level
+            for step_size, level in grids
+        ):
+            raise errors.ExportError(
+                f"tensor {tensor.name.decode()!r}: the converter made up its "
+                f"scale {scale} and zero point {zero_point}; no layer of the "
+                "network has that grid."
+            )
+
+
 def _check_ends(network: InferenceModel, model: schema.ModelT) -> None:
-    tensors = model.subgraphs[0].tensors
+    graph = model.subgraphs[0]
     readers = keras_graph.consumers(network.model)
-    first = readers[network.model.inputs[0].node.layer.name]
-    last = [tensor.node.layer for tensor in network.model.outputs]
-    for what, indices, (layer, *_) in (
-        ("input", model.subgraphs[0].inputs, first),
-        ("output", model.subgraphs[0].outputs, last),
+    first: Any = readers[network.model.inputs[0].node.layer.name][0]
+    last: Any = grid_of(network.model.outputs[0])
+    for what, (index,), grid in (
+        ("input", graph.inputs, first),
+        ("output", graph.outputs, last),
     ):
-        (index,) = indices
-        found = np.array(tensors[index].quantization.scale)
-        _check_scales(what, found, np.array([layer.step_size], np.float32))
+        found = graph.tensors[index].quantization
+        wanted = np.array([grid.step_size], np.float32)
+        _check_scales(what, np.array(found.scale), wanted)
+        if list(found.zeroPoint) != [grid.int8_zero_point]:
+            raise errors.ExportError(
+                f"{what} zero point {found.zeroPoint} in the file is not the "
+                f"{grid.int8_zero_point} of the network."
+            )
 
 
 def _check_scales(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
@@ -240,13 +205,3 @@ def _check_scales(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
             f"file is not the step size "
             f"{np.broadcast_to(wanted, off.shape)[worst]} of the network."
         )
-
-
-def _operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-
-def _read(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray:
-    data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-    return data.view(_DTYPES[tensor.type]).reshape(tensor.shape)

@@ -7,6 +7,7 @@ import os
 import numpy as np
 from ai_edge_litert import interpreter as litert
 
+from export.weights import expand
 from qgen_tf import errors
 
 BATCH_SIZE = 64
@@ -28,6 +29,7 @@ class Interpreter:
         *,
         batch_size: int = BATCH_SIZE,
         num_threads: int | None = None,
+        expand_int4: bool = False,
     ):
         """Loads a file.
 
@@ -35,6 +37,8 @@ class Interpreter:
           content: of the file.
           batch_size: examples a call.
           num_threads: None for all cores.
+          expand_int4: whether weights of 4 bits are expanded to 8 in memory.
+            As they are, convolutions round each value up to one step off.
 
         Raises:
           ExportError: the runtime cannot run the file.
@@ -42,7 +46,7 @@ class Interpreter:
         self._batch_size = batch_size
         try:
             self._runtime = litert.Interpreter(
-                model_content=content,
+                model_content=expand(content) if expand_int4 else content,
                 num_threads=num_threads or os.cpu_count(),
             )
             (details,) = self._runtime.get_input_details()

@@ -2,63 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import tensorflow as tf
 from tensorflow.lite.python import convert_phase
 
-from export.fake_quant import FakeQuantActivation, FakeQuantWeights
+from export import model_file
+from export.fake_quant import FakeQuantActivation
+from export.float_layers import FencedLayer, remove_fences
+from export.linear import PlaceholderLinear
+from export.weights import write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
-from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
+from qgen_tf.quantization.grids import (
+    ActivationGrid,
+    WeightGrid,
+    grid_of,
+)
 from qgen_tf.quantization.inference import InferenceModel
+from qgen_tf.quantization.quantize_registry import Role, activation_name, role
+
+Layer: TypeAlias = keras.layers.Layer
+
+STORAGES = ("int8", "int4")
 
 
-def convert(network: InferenceModel) -> bytes:
+def convert(network: InferenceModel, *, storage: str = "int8") -> bytes:
     """Returns the TensorFlow Lite file of a deployed network.
 
     A quantized network becomes full-integer: int8 input, output and
-    activations, int8 weights, int32 biases. Weights of fewer bits are stored
-    in int8 at their own step size, so that a level of the trained weight is
-    the same integer in the file. A float network becomes a float32 file.
+    activations, int8 weights, int32 biases. Weights of fewer bits keep their
+    own step size, so that a level of the trained weight is the same integer in
+    the file. A float network becomes a float32 file.
 
     Args:
       network: from `qgen_tf.inference_model`.
+      storage: of weights. "int4" packs two into a byte where all levels of a
+        layer are in -7..7 and the runtime reads that: not those of a
+        transposed convolution.
 
     Returns:
       The flatbuffer. Its batch size is dynamic.
 
     Raises:
-      ExportError: the network has several inputs or outputs, or float ones
-        beside quantized weights, or the converter refuses it.
+      ExportError: the storage is unknown, the network has several inputs or
+        outputs, or float ones beside quantized weights, or the converter
+        refuses it.
     """
-    _require_ends(network)
-    model = graph.rebuild(
-        network.model,
-        lambda layer, apply: apply(_exported(layer, network.weight_grids)),
-        name=network.model.name,
-    )
-    (images,) = model.inputs
-    function = tf.function(
-        lambda images: model(images, training=False), autograph=False
-    ).get_concrete_function(
-        tf.TensorSpec(images.shape, images.dtype, images.node.layer.name)
-    )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [function], model
-    )
-    if network.weight_grids:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
-        # Dense layers have one step size; the converter's own choice would be
-        # one a channel.
-        converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # noqa: E501
-    try:
-        return converter.convert()
-    except convert_phase.ConverterError as error:
+    if storage not in STORAGES:
         raise errors.ExportError(
-            f"TensorFlow Lite cannot convert {network.model.name!r}: {error}"
-        ) from error
+            f"storage {storage!r} is unknown: choose one of {list(STORAGES)}."
+        )
+    _require_ends(network)
+    integers = _integer_layers(network)
+    quantized = bool(network.weight_grids)
+    content = _convert(_exported(network, integers), quantized=quantized)
+    if not quantized:
+        return content
+    model = model_file.parse(content)
+    remove_fences(model)
+    write_weights(model, integers, storage=storage)
+    return model_file.pack(model)
 
 
 def _require_ends(network: InferenceModel) -> None:
@@ -71,26 +77,89 @@ def _require_ends(network: InferenceModel) -> None:
         )
     if not network.weight_grids:
         return
-    input_layer, output_layer = (
-        tensor.node.layer for tensor in (*model.inputs, *model.outputs)
-    )
-    for layer in [*graph.consumers(model)[input_layer.name], output_layer]:
-        if not isinstance(layer, ActivationGrid):
-            raise errors.ExportError(
-                f"model {model.name!r} has a float input or output at layer "
-                f"{layer.name!r}: an integer file needs activations of 8 bits "
-                "or fewer and a last layer that can be quantized."
-            )
+    (first,), (last,) = model.inputs, model.outputs
+    floats = [
+        layer.name
+        for layer in graph.consumers(model)[first.node.layer.name]
+        if not isinstance(layer, ActivationGrid)
+    ]
+    if grid_of(last) is None:
+        floats.append(last.node.layer.name)
+    if floats:
+        raise errors.ExportError(
+            f"model {model.name!r} has a float input or output at layer "
+            f"{floats[0]!r}: an integer file needs activations of 8 bits or "
+            "fewer and a last layer that can be quantized."
+        )
+
+
+def _integer_layers(network: InferenceModel) -> dict[str, WeightGrid]:
+    """Returns the grids of the layers that read and write integers."""
+    readers = graph.consumers(network.model)
+
+    def is_on_a_grid(name: str) -> bool:
+        return all(
+            isinstance(reader, ActivationGrid)
+            or (role(reader) is Role.RELU and is_on_a_grid(reader.name))
+            for reader in readers[name]
+        )
+
+    return {
+        name: grid
+        for name, grid in (network.weight_grids | network.affine_grids).items()
+        if grid.bias_levels is not None and is_on_a_grid(name)
+    }
 
 
 def _exported(
-    layer: keras.layers.Layer, weight_grids: dict[str, WeightGrid]
-) -> keras.layers.Layer:
-    """Returns what stands for a deployed layer in the exported graph."""
-    if isinstance(layer, keras.layers.InputLayer):
-        return tf.identity
-    if isinstance(layer, ActivationGrid):
-        return FakeQuantActivation(layer)
-    if layer.name in weight_grids:
-        return FakeQuantWeights(layer, weight_grids[layer.name])
-    return layer
+    network: InferenceModel, integers: dict[str, WeightGrid]
+) -> keras.Model:
+    """Returns the network in the terms of the converter."""
+    numbers = {name: index for index, name in enumerate(integers, start=1)}
+    producers = graph.producers(network.model)
+
+    def call(layer: Layer, apply: Callable[..., Any]) -> Any:
+        if isinstance(layer, keras.layers.InputLayer):
+            return apply(tf.identity)
+        if isinstance(layer, ActivationGrid):
+            (source,) = producers[layer.name]
+            return apply(
+                FakeQuantActivation(layer, after_relu=_ends_in_relu(source))
+            )
+        if layer.name in integers:
+            shape = integers[layer.name].levels.shape
+            number = numbers[layer.name]
+            return apply(PlaceholderLinear(layer, shape, number))
+        is_float = network.weight_grids and layer.weights
+        return apply(FencedLayer(layer) if is_float else layer)
+
+    return graph.rebuild(network.model, call, name=network.model.name)
+
+
+def _ends_in_relu(layer: Layer) -> bool:
+    kind = role(layer)
+    return kind is Role.RELU or (
+        kind is Role.LINEAR and activation_name(layer) == "relu"
+    )
+
+
+def _convert(model: keras.Model, *, quantized: bool) -> bytes:
+    (images,) = model.inputs
+    function = tf.function(
+        lambda images: model(images, training=False), autograph=False
+    ).get_concrete_function(
+        tf.TensorSpec(images.shape, images.dtype, images.node.layer.name)
+    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function], model
+    )
+    if quantized:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+    try:
+        return converter.convert()
+    except convert_phase.ConverterError as error:
+        raise errors.ExportError(
+            f"TensorFlow Lite cannot convert {model.name!r}: {error}"
+        ) from error

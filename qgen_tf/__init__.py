@@ -18,23 +18,31 @@ if TYPE_CHECKING:
     from qgen_tf import quantization as quantization
     from qgen_tf import study as study
     from qgen_tf import training as training
+    from qgen_tf.measures import suggest_bits as suggest_bits
     from qgen_tf.quantization import BitScheme as BitScheme
     from qgen_tf.quantization import calibrate as calibrate
     from qgen_tf.quantization import inference_model as inference_model
     from qgen_tf.quantization import quantization_report as quantization_report
     from qgen_tf.quantization import quantize_model as quantize_model
+    from qgen_tf.training import CosineRise as CosineRise
+    from qgen_tf.training import QATModel as QATModel
     from qgen_tf.training import load_model as load_model
+    from qgen_tf.training import reestimate_norms as reestimate_norms
 
 __version__ = "0.1.0"
 
 # public name -> module that defines it, or None for a subpackage
 _PUBLIC = {
     "BitScheme": "quantization",
+    "CosineRise": "training",
+    "QATModel": "training",
     "calibrate": "quantization",
     "inference_model": "quantization",
     "load_model": "training",
     "quantization_report": "quantization",
     "quantize_model": "quantization",
+    "reestimate_norms": "training",
+    "suggest_bits": "measures",
     "data": None,
     "measures": None,
     "models": None,

@@ -1,8 +1,10 @@
 """One small network for each kind of layer, on 8x8 images."""
 
+import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from tests import harness
 
 layers = keras.layers
 
@@ -139,3 +141,14 @@ NETS = {
     "sequential": _sequential,
     "layer_norm": _net(layers.LayerNormalization),
 }
+
+
+def randomized(build):
+    """Returns an untrained net with norms and biases that do something."""
+    keras.utils.set_random_seed(0)
+    model = harness.randomize_norms(build())
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        if "bias" in variable.name:
+            variable.assign(0.2 * generator.normal(size=variable.shape))
+    return model

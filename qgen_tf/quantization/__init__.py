@@ -1,6 +1,6 @@
 """Quantization-aware training at any bits, and the network that it deploys."""
 
-from qgen_tf.quantization.calibrate import calibrate
+from qgen_tf.quantization.calibration import calibrate
 from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 from qgen_tf.quantization.inference import InferenceModel, inference_model
 from qgen_tf.quantization.quantize import quantize_model

@@ -37,24 +37,24 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
         raise errors.ModelError(
             f"model {model.name!r} is not quantized: call quantize_model first."
         )
-    activation_quantizers = [
+    activations = [
         wrapper.quantize_config.output_quantizer
         for wrapper in wrapped
         if wrapper.quantize_config.output_quantizer is not None
     ]
-    for quantizer in activation_quantizers:
+    for quantizer in activations:
         quantizer.observer = quantizers.Observer()
     try:
         for images in _checked(model, dataset):
-            outputs = model(images, training=False)
-            for values in tf.nest.flatten(outputs):
-                if not np.isfinite(values.numpy()).all():
-                    raise errors.ModelError(
-                        f"model {model.name!r} computes NaN or infinity from "
-                        "the calibration data: its weights have diverged."
-                    )
+            model(images, training=False)
+            observers = [quantizer.observer for quantizer in activations]
+            if not all(observer.is_finite for observer in observers):
+                raise errors.ModelError(
+                    f"model {model.name!r} computes NaN or infinity from the "
+                    "calibration data: its weights have diverged."
+                )
     finally:
-        for quantizer in activation_quantizers:
+        for quantizer in activations:
             quantizer.observer = None
 
 

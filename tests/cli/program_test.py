@@ -53,7 +53,7 @@ def test_help_teaches(name):
 
 
 def test_help_lists_the_configs():
-    assert "cifar10_nin, quickstart" in " ".join(
+    assert "cifar10_nin, cifar10_resnet20, quickstart" in " ".join(
         _run("train", "--help").stdout.split()
     )
 
@@ -131,7 +131,10 @@ def test_mistakes_that_need_tensorflow_to_be_seen(tmp_path):
 
 
 def test_names_of_configs_are_files(monkeypatch):
-    assert program._config_names() == ["cifar10_nin", "quickstart"]
+    assert program._config_names() == [
+        *("cifar10_nin", "cifar10_resnet20"),
+        "quickstart",
+    ]
     path = program._with_config_path("--config=quickstart")
     assert path.startswith("--config=/") and path.endswith("quickstart.py")
     assert program._with_config_path("--config.seed=3") == "--config.seed=3"

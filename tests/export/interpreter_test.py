@@ -57,8 +57,7 @@ def _identity():
     inputs = layers.Input((4,), name="x")
     dense = layers.Dense(4, use_bias=False, kernel_initializer="identity")
     twin = quantize_model(keras.Model(inputs, dense(inputs)), BitScheme())
-    data = np.eye(4, dtype=np.float32) * 127.0
-    calibrate(twin, [data + 127.0 * (data == 0)])
+    calibrate(twin, [np.float32(254.0 * np.eye(4) - 127.0)])
     network = inference_model(twin)
     return network, tflite.convert(network)
 

@@ -6,44 +6,21 @@ import tensorflow as tf
 
 from export import flatbuffer, tflite
 from export.interpreter import Interpreter
+from export.model_file import parse
+from export.weights import read_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.models import resnet18
-from qgen_tf.quantization import (
-    BitScheme,
-    calibrate,
-    inference_model,
-    quantize_model,
-)
+from qgen_tf.quantization import BitScheme, inference_model
 from tests import harness
+from tests.export.files import assert_file_agrees, deployed
 
 layers = keras.layers
 
 
 def _twin(build, scheme):
     """Returns the deployed network of an untrained model, odd norms too."""
-    twin = quantize_model(harness.randomize_norms(build()), scheme)
-    calibrate(twin, harness.calibration_data())
-    return inference_model(twin)
-
-
-def _assert_file_agrees(network, most=1):
-    """Asserts at most `most` steps of difference in every logit of 400."""
-    content = tflite.convert(network)
-    flatbuffer.check(network, content)
-    assert flatbuffer.float_operators(flatbuffer.parse(content)) == []
-    images = harness.digits()[0][:400]
-    wanted = network.model(images).numpy()
-    interpreter = Interpreter(content)
-    step = harness.output_step(network)
-    np.testing.assert_allclose(interpreter.output_step_size, step, rtol=1e-6)
-    off = np.abs(interpreter.predict(images) - wanted) / step
-    assert off.shape == (400, 10) and len(np.unique(wanted)) > 9
-    np.testing.assert_allclose(off, np.rint(off), atol=1e-3)
-    assert off.max() < most + 0.5
-    # where Add and AveragePooling2D round, the runtime has integers to do it
-    assert (off > 0.5).mean() < 0.15
-    return flatbuffer.parse(content)
+    return deployed(harness.randomize_norms(build()), scheme)
 
 
 def _dense_norms():
@@ -98,13 +75,13 @@ def _name(value):
 
 @pytest.mark.parametrize(("build", "scheme"), _QUICK, ids=_name)
 def test_file_and_network(build, scheme):
-    _assert_file_agrees(_twin(build, scheme))
+    assert_file_agrees(_twin(build, scheme))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "scheme"), _SLOW, ids=_name)
 def test_every_file_and_network(build, scheme):
-    _assert_file_agrees(_twin(build, scheme))
+    assert_file_agrees(_twin(build, scheme))
 
 
 @pytest.mark.slow
@@ -113,7 +90,7 @@ def test_every_file_and_network(build, scheme):
 )
 def test_eight_sums_in_a_row(scheme):
     """Each sum may be rounded the other way, and the next one adds to it."""
-    _assert_file_agrees(_twin(_resnet18, scheme), most=4)
+    assert_file_agrees(_twin(_resnet18, scheme), most=4)
 
 
 @pytest.mark.slow
@@ -121,14 +98,14 @@ def test_eight_sums_in_a_row(scheme):
 @pytest.mark.parametrize("bits", [(8, 8), (2, 4)])
 def test_trained_file_and_network(build, bits):
     twin = harness.quantization_aware(build, BitScheme(*bits))
-    _assert_file_agrees(inference_model(twin))
+    assert_file_agrees(inference_model(twin))
 
 
 def test_levels_of_two_bits_are_stored_as_they_are():
     network = _twin(harness.tiny_nin, BitScheme(2, 8))
-    file = flatbuffer.parse(tflite.convert(network))
-    for weight in flatbuffer.read_weights(file):
-        inner = not ("logits" in weight.path or "block0_spatial" in weight.path)
+    weights = read_weights(parse(tflite.convert(network)))
+    for weight in weights:
+        inner = weight.name not in (weights[0].name, weights[-1].name)
         levels = set(np.unique(weight.values))
         assert (levels <= {-1, 0, 1}) == inner
         assert weight.values.dtype == np.int8
@@ -152,7 +129,7 @@ def test_float_network(build):
     np.testing.assert_allclose(
         interpreter.predict(images), wanted, atol=1e-4 * scale
     )
-    for weight in flatbuffer.read_weights(flatbuffer.parse(content)):
+    for weight in read_weights(parse(content)):
         assert weight.values.dtype == np.float32
 
 
@@ -183,10 +160,16 @@ def _ends(number_of_inputs, number_of_outputs):
     return inference_model(keras.Model(inputs, outputs))
 
 
-def _softmax_last():
+def _ends_in(name):
     inputs = layers.Input((8, 8, 1))
     x = layers.Dense(10)(layers.Flatten()(inputs))
-    return keras.Model(inputs, layers.Softmax(name="last")(x))
+    return keras.Model(inputs, layers.Activation(name, name="last")(x))
+
+
+def test_softmax_last():
+    network = _twin(lambda: _ends_in("softmax"), BitScheme(8, 8))
+    assert harness.output_step(network) == 1 / 256
+    assert_file_agrees(network)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +182,7 @@ def _softmax_last():
             "float input or output at layer 'zero_padding.*8 bits or fewer",
         ),
         (
-            lambda: _twin(_softmax_last, BitScheme(8, 8)),
+            lambda: _twin(lambda: _ends_in("softplus"), BitScheme(8, 8)),
             "float input or output at layer 'last'",
         ),
     ],
@@ -207,6 +190,12 @@ def _softmax_last():
 def test_refused(network, message):
     with pytest.raises(errors.ExportError, match=message):
         tflite.convert(network())
+
+
+def test_unknown_storage():
+    network = inference_model(harness.mobile())
+    with pytest.raises(errors.ExportError, match="'int2' is unknown: choose"):
+        tflite.convert(network, storage="int2")
 
 
 class _Unknown(layers.Layer):

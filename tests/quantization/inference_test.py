@@ -59,6 +59,9 @@ _FLOATS = {
     ),
     "groups": lambda: _one_norm(layers.Conv2D(6, 3, groups=3, use_bias=False)),
     "dense": lambda: _one_norm(layers.Dense(5, bias_initializer="normal")),
+    "transposed": lambda: _one_norm(
+        layers.Conv2DTranspose(5, 3, strides=2, bias_initializer="normal")
+    ),
 }
 
 
@@ -214,9 +217,11 @@ def test_activation_grids_and_biases():
     assert grids.keys() == quantizers.keys()
     for name, layer in grids.items():
         quantizer = quantizers[name].quantize_config.output_quantizer
-        step = quantizer.step_size(quantizers[name]._output_quantizer_vars)
-        assert np.float32(layer.step_size) == step.numpy()
-        assert (layer.low, layer.high) == (quantizer.low, quantizer.high)
+        step, zero_point = quantizer.grid(
+            quantizers[name]._output_quantizer_vars
+        )
+        assert (layer.step_size, layer.zero_point) == (step, zero_point)
+        assert layer.high - layer.low == 2**quantizer.num_bits - 1
     for name, grid in network.weight_grids.items():
         layer = network.model.get_layer(name)
         step = input_step_size(layer.input) * grid.step_size.astype(np.float64)
@@ -229,6 +234,32 @@ def test_activation_grids_and_biases():
     flat = network.model.get_layer("logits").input
     assert input_step_size(flat) == grids["add_relu_grid"].step_size
     assert input_step_size(network.model.inputs[0]) is None
+
+
+def test_norms_between_grids_become_factors():
+    inputs = layers.Input((8, 8, 1), name="image")
+    x = layers.Rescaling(0.5, offset=0.25, name="scale")(inputs)
+    x = layers.MaxPooling2D(2)(layers.Conv2D(6, 3)(x))
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    x = layers.Dense(10)(layers.Flatten()(x))
+    model = harness.randomize_norms(keras.Model(inputs, x))
+    twin = quantize_model(model, BitScheme(4, 8))
+    calibrate(twin, harness.calibration_data())
+    network = inference_model(twin)
+    assert list(network.affine_grids) == ["scale", "norm"]
+    assert _norms(network) == []
+    images = tf.constant(harness.test_images())
+    for name, grid in network.affine_grids.items():
+        layer = network.model.get_layer(name)
+        assert set(np.unique(grid.levels)) <= {-127, 0, 127}
+        np.testing.assert_array_equal(layer.kernel, grid.values)
+        step = input_step_size(layer.input) * grid.step_size.astype(np.float64)
+        np.testing.assert_allclose(
+            layer.bias, grid.bias_levels * step, rtol=1e-6
+        )
+        values = keras.Model(network.model.input, layer.input)(images)
+        wanted = model.get_layer(name)(values)
+        assert np.abs(layer(values) - wanted).max() <= 0.51 * step.max()
 
 
 def test_noise_is_at_most_half_a_step_inside_the_range():

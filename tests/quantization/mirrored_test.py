@@ -15,10 +15,22 @@ import contextlib, json, sys
 import numpy as np
 import tensorflow as tf
 from qgen_tf.compat import keras
-from qgen_tf.quantization import inference_model
+from qgen_tf.quantization import BitScheme, inference_model
 from tests import harness
 
 two = sys.argv[1] == "two"
+scheme = BitScheme(4, 4, quantizer=sys.argv[2])
+
+
+def grids(model):
+    names = ("log_step", "zero_point", "minimum", "maximum")
+    return {
+        variable.name: variable.numpy()
+        for variable in model.variables
+        if variable.name.split(":")[0].endswith(names)
+    }
+
+
 (cpu,) = tf.config.list_physical_devices("CPU")
 if two:
     device = tf.config.LogicalDeviceConfiguration()
@@ -34,28 +46,28 @@ with scope:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # statistics are of a replica
-    twin = harness.quantize_model(model, harness.W4A4)
+    twin = harness.quantize_model(model, scheme)
     harness.calibrate(twin, harness.calibration_data())
-    before = harness.steps_of(twin)
+    before = grids(twin)
     twin.compile(keras.optimizers.SGD(0.002, 0.9), harness.loss())
 images, labels = harness.digits()
 data = tf.data.Dataset.from_tensor_slices((images[:384], labels[:384]))
 history = twin.fit(data.batch(64), epochs=2, verbose=0)
 print(json.dumps({
     "losses": history.history["loss"],
-    "steps": [v.tolist() for v in harness.steps_of(twin).values()],
+    "grids": [value.tolist() for value in grids(twin).values()],
     "moved": max(
-        float(np.abs(np.log(v / before[k])).max())
-        for k, v in harness.steps_of(twin).items()
+        float(np.abs(value - before[name]).max())
+        for name, value in grids(twin).items()
     ),
     "logits": inference_model(twin).model(images[:64]).numpy().tolist(),
 }))
 """
 
 
-def _run(replicas):
+def _run(replicas, quantizer):
     done = subprocess.run(
-        [sys.executable, "-c", _CODE, replicas],
+        [sys.executable, "-c", _CODE, replicas, quantizer],
         env=os.environ | {"PYTHONPATH": str(imports.REPOSITORY)},
         capture_output=True,
         text=True,
@@ -65,10 +77,11 @@ def _run(replicas):
 
 
 @pytest.mark.slow
-def test_two_replicas_train_as_one():
-    one, two = _run("one"), _run("two")
+@pytest.mark.parametrize("quantizer", ["lsq", "minmax"])
+def test_two_replicas_train_as_one(quantizer):
+    one, two = _run("one", quantizer), _run("two", quantizer)
     assert one["moved"] > 1e-3
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
-    for first, second in zip(one["steps"], two["steps"], strict=True):
-        np.testing.assert_allclose(second, first, rtol=1e-4)
+    for first, second in zip(one["grids"], two["grids"], strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
     assert np.isfinite(two["logits"]).all()

@@ -40,7 +40,7 @@ class _MyConv(layers.Conv2D):
         (layers.ReLU(threshold=1.0), Role.UNKNOWN),
         (layers.Activation("relu"), Role.RELU),
         (layers.Activation(tf.nn.relu), Role.RELU),
-        (layers.Activation("linear"), Role.COMPUTE),
+        (layers.Activation("linear"), Role.SHAPE),
         (layers.Activation("gelu"), Role.COMPUTE),
         (layers.Activation("tanh"), Role.FIXED),
         (layers.Activation(tf.nn.sigmoid), Role.FIXED),

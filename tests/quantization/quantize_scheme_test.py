@@ -31,7 +31,9 @@ def test_bits(scheme, weights, activations):
 
 def test_the_first_override_that_matches_decides():
     scheme = BitScheme(
-        4, 4, overrides=[["head", 8, 8], ("h*", 3, 5), ("?ody_*", 32, 2)]
+        4,
+        4,
+        overrides=[["head", 8, 8], ("h*", 3, None), ("?ody_*", None, 2)],
     )
     found = {
         name: (
@@ -42,8 +44,8 @@ def test_the_first_override_that_matches_decides():
     }
     assert found == {
         "head": (8, 8),
-        "hat": (3, 5),
-        "body_1": (32, 2),
+        "hat": (3, 4),
+        "body_1": (8, 2),
         "Head": (8, 4),
         "body": (8, 4),
     }

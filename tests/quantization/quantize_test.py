@@ -10,6 +10,7 @@ from qgen_tf.quantization import (
     QUANTIZERS,
     BitScheme,
     calibrate,
+    inference_model,
     quantize_model,
 )
 from qgen_tf.quantization.quantize import wrappers
@@ -233,6 +234,39 @@ def test_each_quantizer_by_its_name(name):
             config = quantizer.get_config() if quantizer else {}
             if "learning_rate_multiplier" in config:
                 assert quantizer.learning_rate_multiplier == 0.5
+
+
+def test_the_ends_of_a_model_with_more_than_layers_with_weights():
+    inputs = layers.Input((8, 8, 1), name="image")
+    x = layers.Rescaling(0.5, name="scale")(inputs)
+    x = layers.Conv2D(4, 3, name="first")(x)
+    x = layers.Conv2D(4, 3, name="middle")(x)
+    x = layers.Dense(3, activation="softmax", name="last")(layers.Flatten()(x))
+    model = quantize_model(keras.Model(inputs, x), BitScheme(2, 3))
+    assert _bits(model) == {
+        "image_input": (None, "?8"),
+        "scale": (None, "?8"),
+        "first": (8, "s3"),
+        "middle": (2, "s8"),
+        "last": (8, "s8"),
+        "last_softmax": (None, "u8"),
+    }
+
+
+def test_what_a_layer_has_adapted_to_is_kept():
+    images = harness.train_images()
+    norm = layers.Normalization(name="norm")
+    norm.adapt(images)
+    inputs = layers.Input((8, 8, 1), name="image")
+    x = layers.Flatten()(layers.Conv2D(4, 3)(norm(inputs)))
+    model = keras.Model(inputs, layers.Dense(10)(x))
+    twin = quantize_model(model, harness.W8A8)
+    calibrate(twin, harness.calibration_data())
+    wanted = model(images[:64]).numpy()
+    off = np.abs(twin(images[:64]).numpy() - wanted)
+    assert off.max() < 0.05 * np.ptp(wanted)
+    folded = inference_model(model).model(images[:64]).numpy()
+    np.testing.assert_allclose(folded, wanted, atol=1e-5)
 
 
 def test_sequential():

@@ -41,8 +41,8 @@ def test_twins_must_be_pairs_of_numbers(twins, tmp_path):
 
 def test_a_wrong_twin_stops_the_sweep_before_it_starts(tmp_path):
     config = tiny.config()
-    config.twins = ((8, 8), (1, 8))
-    with pytest.raises(errors.ConfigError, match="weight_bits is 1"):
+    config.twins = ((8, 8), (9, 8))
+    with pytest.raises(errors.ConfigError, match="weight_bits is 9"):
         sweep.run(config, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -178,6 +178,8 @@ class ActivationQuantizer(
         values = tf.cast(inputs, tf.float32)
         if self.observer is not None:
             self.observer.update(values.numpy())
+            if not self.observer.is_finite:
+                return inputs  # whoever calibrates says so
             self.calibrate(self.observer, weights)
         _require_calibrated(weights)
         return tf.cast(self.quantize(values, training, weights), inputs.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -38,6 +39,11 @@ class Observer:
         self.maximum = max(self.maximum, float(flat.max(initial=-np.inf)))
         stride = max(1, flat.size // _SAMPLE_A_BATCH)
         self.sample = np.concatenate([self.sample, flat[::stride]])
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no value was NaN or infinite."""
+        return math.isfinite(self.sum_abs)
 
     @property
     def mean_abs(self) -> float:

@@ -7,7 +7,7 @@ import tensorflow_model_optimization as tfmot
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import quantizers
+from qgen_tf.quantization import QUANTIZERS, quantizers
 from qgen_tf.quantization.quantize_configs import LayerQuantizeConfig
 
 layers = keras.layers
@@ -28,8 +28,9 @@ def test_observer_gathers_the_statistics_of_all_batches():
     )
 
 
-def test_activations_without_a_step_size_are_refused():
-    quantizer = quantizers.LSQActivationQuantizer(4, signed=True)
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_activations_without_a_step_size_are_refused(name):
+    quantizer = QUANTIZERS[name].activations(4, signed=True)
     wrapper = tfmot.quantization.keras.QuantizeWrapperV2(
         layers.Activation("linear", name="identity"),
         LayerQuantizeConfig(output_quantizer=quantizer),
@@ -40,6 +41,7 @@ def test_activations_without_a_step_size_are_refused():
         wrapper(tf.ones([2, 3]))
     with pytest.raises(errors.ModelError, match="calibrate"):
         wrapper(tf.ones([2, 3]))
+    assert np.isnan(quantizer.grid(wrapper._output_quantizer_vars)[0])
 
 
 def test_a_sample_is_bounded():

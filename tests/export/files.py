@@ -1,0 +1,51 @@
+"""Deployed networks of untrained models, and what their files must be."""
+
+import numpy as np
+
+from export import flatbuffer, tflite
+from export.interpreter import Interpreter
+from export.model_file import parse
+from qgen_tf.quantization import calibrate, inference_model, quantize_model
+from tests import harness
+
+
+def deployed(model, scheme):
+    """Returns the deployed network of the calibrated twin of a model."""
+    twin = quantize_model(model, scheme)
+    calibrate(twin, harness.calibration_data())
+    return inference_model(twin)
+
+
+def steps_off(network, content, **settings):
+    """Returns how far file and network are apart on 400 images, in steps."""
+    images = harness.digits()[0][:400]
+    wanted = network.model(images).numpy()
+    assert wanted.shape == (400, 10) and len(np.unique(wanted)) > 9
+    interpreter = Interpreter(content, **settings)
+    step = harness.output_step(network)
+    np.testing.assert_allclose(interpreter.output_step_size, step, rtol=1e-6)
+    off = np.abs(interpreter.predict(images) - wanted) / step
+    np.testing.assert_allclose(off, np.rint(off), atol=1e-3)
+    return np.rint(off)
+
+
+def assert_file_agrees(network, *, most=1, share=0.01, allow_float=()):
+    """Asserts that the file holds and computes what the network does.
+
+    Args:
+      network: a deployed network.
+      most: largest difference of a logit, in steps of the output.
+      share: largest share of logits that differ.
+      allow_float: patterns of layers that may compute in float.
+
+    Returns:
+      The object tree of the file.
+    """
+    content = tflite.convert(network)
+    flatbuffer.check(network, content, allow_float)
+    model = parse(content)
+    assert bool(flatbuffer.float_operators(model)) == bool(allow_float)
+    off = steps_off(network, content)
+    assert off.max() <= most
+    assert off.astype(bool).mean() <= share
+    return model
