@@ -72,6 +72,13 @@ def _check_floats(
     network: InferenceModel, model: schema.ModelT, allow_float: Sequence[str]
 ) -> None:
     names = [layer.name for layer in network.model.layers]
+    producers = keras_graph.producers(network.model)
+    # a grid behind a float layer cuts off floats: that is part of the layer
+    sources = {
+        layer.name: producers[layer.name][0].name
+        for layer in network.model.layers
+        if isinstance(layer, ActivationGrid)
+    }
     found = set()
     for operator in model.subgraphs[0].operators:
         kind = operator_name(model, operator)
@@ -80,8 +87,9 @@ def _check_floats(
         for index in operator.outputs:
             path = model.subgraphs[0].tensors[index].name.decode()
             for owner in _owners(path, names) or [path]:
-                if not _matches(owner, allow_float):
-                    found.add(f"{kind} of layer {owner!r}")
+                layer = sources.get(owner, owner)
+                if not _matches(layer, allow_float):
+                    found.add(f"{kind} of layer {layer!r}")
     if found:
         raise errors.ExportError(
             f"the file computes in float: {', '.join(sorted(found))}. Quantize "

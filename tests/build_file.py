@@ -84,7 +84,10 @@ class _Tree:
         return "\n".join([header, *rules])
 
     def folder(self, module: str) -> str:
-        return self.known[module].parent.relative_to(self.root).as_posix()
+        """Returns the folder of a module's library: all of a component."""
+        folder = self.known[module].parent.relative_to(self.root)
+        depth = 2 if folder.parts[0] == "qgen_tf" else None
+        return "/".join(folder.parts[:depth])
 
     def source(self, module: str) -> str:
         return self.known[module].relative_to(self.root).as_posix()

@@ -8,6 +8,9 @@ import pytest
 
 from tests import build_file, imports
 
+# measured in environments of their own, or skipped
+PEERS = {"brevitas", "qkeras", "torch"}
+
 
 def test_build_is_up_to_date():
     written = (imports.REPOSITORY / "BUILD").read_text()
@@ -33,6 +36,7 @@ def test_every_foreign_import_is_declared():
         names = set(re.findall(r"^[\w-]+", allowed, re.MULTILINE))
         # Keras 3 comes with TensorFlow; only a test of its refusal names it
         names |= {"keras"} if module == "tests.compat_test" else set()
+        names |= PEERS if module.startswith("benchmarks") else set()
         for name in imports.imported(path, known) - known.keys():
             distribution = build_file.distribution(name)
             assert distribution is None or distribution in names, (

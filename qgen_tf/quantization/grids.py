@@ -114,7 +114,7 @@ class WeightGrid:
       levels: int8 array of the shape of the weight.
       step_size: float32, positive; a scalar, or an array that broadcasts
         against `levels`. The weight is `levels * step_size`, to the bit.
-      num_bits: b; there are at most 2^b different levels.
+      num_bits: b; a channel has at most 2^b different levels.
       latent: float32; the trained weight before it was rounded, after
         BatchNorm was folded into it. `latent - values` is the quantization
         noise.

@@ -166,8 +166,7 @@ class _Builder:
             outputs = apply(lambda tensor: tensor)
         elif role(inner) is Role.AFFINE:
             outputs = apply(functools.partial(_affine, inner))
-        elif type(inner) in runtime_layers.CALLS:
-            call = runtime_layers.CALLS[type(inner)]
+        elif call := runtime_layers.call_of(inner):
             outputs = apply(functools.partial(call, inner, grid))
         else:
             outputs = apply(functools.partial(copied, inner))
@@ -183,7 +182,8 @@ class _Builder:
 
     def _linear(self, layer: Layer, inputs: Any) -> Layer:
         inner = _unwrap(layer)
-        copy = type(inner).from_config({**inner.get_config(), "use_bias": True})
+        config = {**inner.get_config(), "use_bias": True, "dtype": "float32"}
+        copy = type(inner).from_config(config)
         copy.build(inputs.shape)
         factor = np.ones(copy.bias.shape, np.float32)
         bias = np.zeros(copy.bias.shape, np.float32)

@@ -1,8 +1,8 @@
 """Layers that the integer runtime computes in a way of its own.
 
-Each function calls what stands for a Keras layer in a deployed network. The
-runtime's operators for another step size and for LeakyReLU know the ratio of
-step sizes to 8 bits only; multiplication by a factor a channel is exact.
+Each function calls what stands for a Keras layer in a deployed network. Where
+the runtime's operators only change the step size, or clip, they round twice or
+know the ratio of step sizes to 8 bits only; a factor a channel is exact.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qgen_tf.compat import keras
+from qgen_tf.quantization import graph
 from qgen_tf.quantization.affine import channel_affine
 from qgen_tf.quantization.grids import ActivationGrid, AverageGrid, grid_of
+from qgen_tf.quantization.quantize_registry import Role, role
 
 layers = keras.layers
 Layer: TypeAlias = keras.layers.Layer
@@ -22,10 +24,11 @@ Call: TypeAlias = Callable[[Any, "ActivationGrid | None", Any], Any]
 
 
 def copied(layer: Layer, *args: Any, **kwargs: Any) -> Any:
-    """Calls a copy of a layer, weights included."""
-    copy = type(layer).from_config(layer.get_config())
+    """Calls a copy of a layer, weights included, that computes in float32."""
+    config = {**layer.get_config(), "dtype": "float32"}
+    copy = type(layer).from_config(config)
     outputs = copy(*args, **kwargs)
-    copy.set_weights(layer.get_weights())
+    graph.copy_weights(layer, copy)
     return outputs
 
 
@@ -67,6 +70,14 @@ def _concatenate(
             for index, tensor in enumerate(tensors)
         ]
     return copied(layer, tensors)
+
+
+def _relu(layer: Any, output_grid: ActivationGrid | None, tensor: Any) -> Any:
+    """Clips a tensor; one that is on a grid already goes to another first."""
+    grid = grid_of(tensor)
+    if grid is not None and output_grid is not None:
+        tensor = _scaled(tensor, 1.0, grid, f"{layer.name}_input")
+    return copied(layer, tensor)
 
 
 def _leaky_relu(
@@ -120,10 +131,20 @@ def _upsampling(
     return copied(layer, tensor)
 
 
-# given the layer, the grid of its output if it has one, and its inputs
-CALLS: dict[type, Call] = {
+_CALLS: dict[type, Call] = {
     layers.AveragePooling2D: _average,
     layers.Concatenate: _concatenate,
     layers.LeakyReLU: _leaky_relu,
     layers.UpSampling2D: _upsampling,
 }
+
+
+def call_of(layer: Layer) -> Call | None:
+    """Returns the function that stands for a layer, if there is one.
+
+    Its arguments are the layer, the grid of the layer's output if that has
+    one, and the layer's inputs.
+    """
+    if role(layer) is Role.RELU:
+        return _relu
+    return _CALLS.get(type(layer))

@@ -42,6 +42,15 @@ def test_weights_between_grids_stay_float():
     np.testing.assert_array_equal(own.bias, bias)
 
 
+def test_few_levels_behind_a_float_layer_are_cut_off_in_float():
+    build = layer_nets._net(
+        layers.Activation("softplus", name="soft"), layers.Conv2D(3, 1)
+    )
+    network = deployed(layer_nets.randomized(build), BitScheme(4, 3))
+    file = assert_file_agrees(network, allow_float=["soft"])
+    assert "RELU" in flatbuffer.float_operators(file)
+
+
 def test_weights_of_32_bits_stay_float():
     model = layer_nets.randomized(layer_nets.NETS["conv"])
     (middle,) = (x.name for x in model.layers if x.name.startswith("conv2d"))

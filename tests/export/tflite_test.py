@@ -20,6 +20,7 @@ layers = keras.layers
 
 def _twin(build, scheme):
     """Returns the deployed network of an untrained model, odd norms too."""
+    keras.utils.set_random_seed(0)
     return deployed(harness.randomize_norms(build()), scheme)
 
 
@@ -90,7 +91,7 @@ def test_every_file_and_network(build, scheme):
 )
 def test_eight_sums_in_a_row(scheme):
     """Each sum may be rounded the other way, and the next one adds to it."""
-    assert_file_agrees(_twin(_resnet18, scheme), most=4)
+    assert_file_agrees(_twin(_resnet18, scheme), most=4, share=0.15)
 
 
 @pytest.mark.slow

@@ -8,7 +8,12 @@ import pytest
 from export import flatbuffer, tflite, weights
 from export.model_file import parse
 from qgen_tf.compat import keras
-from qgen_tf.quantization import QUANTIZERS, BitScheme, inference_model
+from qgen_tf.quantization import (
+    QUANTIZERS,
+    ActivationGrid,
+    BitScheme,
+    inference_model,
+)
 from tests import harness, layer_nets
 from tests.export.files import assert_file_agrees, deployed, steps_off
 
@@ -102,43 +107,37 @@ def test_a_channel_without_weights():
     assert_file_agrees(deployed(model, BitScheme(4, 8)))
 
 
-def _small():
+def _eight_layers():
     inputs = layers.Input((8, 8, 1), name="image")
-    x = layers.Conv2D(4, 3, name="stem")(inputs)
+    x = layers.Conv2D(6, 3, strides=2, name="stem")(inputs)
     x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
-    x = layers.Conv2D(6, 3, name="inner")(x)
+    for bits in range(1, 9):
+        x = layers.Conv2D(6, 1, name=f"w{bits}")(x)
     return keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
 
 
-@functools.cache
-def _small_model():
-    return layer_nets.randomized(_small)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_every_quantizer_at_all_weight_bits(quantizer, bits):
-    network = deployed(_small_model(), BitScheme(bits, 8, quantizer=quantizer))
-    grid = network.weight_grids["inner"]
-    found = {abs(int(level)) for level in np.unique(grid.levels)}
-    if grid.stride == 2:
-        assert all(level % 2 for level in found)
+def test_every_quantizer_at_all_weight_bits(quantizer):
+    overrides = tuple((f"w{bits}", bits, 8) for bits in range(1, 9))
+    scheme = BitScheme(quantizer=quantizer, overrides=overrides)
+    network = deployed(layer_nets.randomized(_eight_layers), scheme)
+    for name, grid in network.weight_grids.items():
+        if grid.stride == 2:
+            assert (grid.levels % 2 == 1).all(), name
+    assert network.weight_grids["w1"].stride == 2
     assert_file_agrees(network)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_asymmetric_activations(bits):
-    scheme = BitScheme(bits, bits, quantizer="lsq_plus")
-    network = deployed(_small_model(), scheme)
-    zero_points = {
+    scheme = BitScheme(8, bits, quantizer="lsq_plus")
+    network = deployed(layer_nets.randomized(_eight_layers), scheme)
+    odd = {
         layer.zero_point
         for layer in network.model.layers
-        if hasattr(layer, "zero_point")
-    }
-    assert len(zero_points - {0, 2 ** (bits - 1), 128}) > 1
+        if isinstance(layer, ActivationGrid) and layer.num_bits == bits
+    } - {0, 2 ** (bits - 1)}
+    assert odd
     assert_file_agrees(network)
 
 

@@ -58,6 +58,24 @@ def test_joined_tensors_are_on_the_grid_of_the_result():
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "layer", [layers.ReLU(), layers.ReLU(6.0), layers.Activation("relu")]
+)
+def test_relu_behind_a_grid_reads_a_factor(layer):
+    def pooled(x):
+        clipped = type(layer).from_config(
+            {**layer.get_config(), "name": "clip"}
+        )
+        return clipped(layers.MaxPooling2D()(x))
+
+    network = _deployed(pooled, 8, 8)
+    factors = network.affine_grids["clip_input"]
+    np.testing.assert_array_equal(factors.values, np.ones(6))
+    assert _behind(network, "clip_input")[1] == (type(layer), "clip")
+    fused = _deployed(layers.ReLU(name="clip"), 8, 8)
+    assert fused.affine_grids == {}
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.3, 2.0])
 def test_leaky_relu_is_a_maximum(slope):
     leaky = layers.LeakyReLU(slope, name="leaky")
@@ -112,6 +130,7 @@ def test_neighbours_are_averaged_on_the_grid_of_the_inputs(
         layers.UpSampling2D(interpolation="bilinear"),
         layers.UpSampling2D(),
         layers.LeakyReLU(),
+        layers.ReLU(),
     ],
 )
 def test_float_layers_stay_as_they_are(layer):

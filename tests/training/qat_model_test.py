@@ -96,7 +96,7 @@ def test_latent_error(name, bits):
     assert (np.abs(error) <= 0.5 * bins + 1e-6).all()
     gradient, *others = tape.gradient(loss, [weight, *variables.values()])
     assert others == [None] * len(variables)
-    inside = np.abs(grid.latent) < reach * (1 - 1e-6)
+    inside = np.abs(grid.latent) < reach
     slope = 1.0
     if name in ("pact", "dorefa") and bits > 1:
         slope = 1.0 - np.square(np.tanh(weight.numpy()))
