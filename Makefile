@@ -11,7 +11,8 @@ SOURCES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study-cifar10 test lint clean
+.PHONY: help quickstart study-cifar10 models bench-accuracy bench-overhead
+.PHONY: test lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -23,6 +24,16 @@ quickstart: $(VENV)/installed ## float and quantized twins on the digits, a repo
 
 study-cifar10: $(VENV)/installed ## the same for networks-in-network on CIFAR-10
 	$(BIN)/qgen-sweep --config=cifar10_nin --workdir=$(WORKDIR) $(ARGS)
+
+models: $(VENV)/installed ## quantize, train, export and verify the model zoo
+	$(BIN)/python -m benchmarks.model_zoo --output=docs/models.md $(ARGS)
+
+bench-accuracy: $(VENV)/installed ## accuracy of twins and of tfmot's default
+	$(BIN)/python -m benchmarks.qat_accuracy --config=cifar10_resnet20 \
+	  --workdir=$(WORKDIR) $(ARGS)
+
+bench-overhead: $(VENV)/installed ## time of a training step over a float one
+	$(BIN)/python -m benchmarks.qat_overhead $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
