@@ -48,7 +48,7 @@ class DoReFaWeightQuantizer(WeightQuantizer):
         if self.num_bits == 1:
             mean_abs = self.reduce(tf.reduce_mean, magnitudes)
             return levels.positive_step_size(mean_abs, 1)
-        last = (2**self.num_bits - 1) if self.stride == 2 else self.high
+        last = self.largest_level
         largest = self.reduce(tf.reduce_max, magnitudes)
         return levels.positive_step_size(largest / last, last)
 
@@ -63,7 +63,7 @@ class DoReFaWeightQuantizer(WeightQuantizer):
         if self.stride == 1:
             levels = tf.clip_by_value(tf.round(ratio), -self.high, self.high)
         else:
-            last = 2.0**self.num_bits - 1.0
+            last = float(self.largest_level)
             halves = tf.clip_by_value((ratio + last) / 2.0, 0.0, last)
             levels = 2.0 * tf.round(halves) - last
         return quant_ops.straight_through(latent, levels * step_size)
