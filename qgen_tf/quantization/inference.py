@@ -17,7 +17,11 @@ from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import affine, graph, grids, runtime_layers
 from qgen_tf.quantization.primitives import primitive_model
-from qgen_tf.quantization.quantize import QuantizeWrapper, wrappers
+from qgen_tf.quantization.quantize import (
+    QuantizeWrapper,
+    unwrapped,
+    wrappers,
+)
 from qgen_tf.quantization.quantize_registry import (
     WEIGHTS,
     Role,
@@ -93,10 +97,6 @@ def input_step_size(tensor: Any) -> float | None:
     return None if grid is None else grid.step_size
 
 
-def _unwrap(layer: Layer) -> Layer:
-    return layer.layer if isinstance(layer, QuantizeWrapper) else layer
-
-
 def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
     """Maps names of linear layers to the BatchNorm that alone reads them."""
     outputs = {tensor.node.layer.name for tensor in model.outputs}
@@ -105,8 +105,8 @@ def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
     for layer in model.layers:
         if len(readers[layer.name]) != 1 or layer.name in outputs:
             continue
-        inner = _unwrap(layer)
-        reader = _unwrap(readers[layer.name][0])
+        inner = unwrapped(layer)
+        reader = unwrapped(readers[layer.name][0])
         if (
             role(inner) is Role.LINEAR
             and role(reader) is Role.AFFINE
@@ -158,7 +158,7 @@ class _Builder:
 
     def call(self, layer: Layer, apply: Callable[..., Any]) -> Any:
         """Calls what stands for `layer`; see `graph.rebuild`."""
-        inner = _unwrap(layer)
+        inner = unwrapped(layer)
         grid = _output_grid(layer)
         if role(inner) is Role.LINEAR:
             outputs = apply(lambda tensor: self._linear(layer, tensor)(tensor))
@@ -181,7 +181,7 @@ class _Builder:
         )
 
     def _linear(self, layer: Layer, inputs: Any) -> Layer:
-        inner = _unwrap(layer)
+        inner = unwrapped(layer)
         config = {**inner.get_config(), "use_bias": True, "dtype": "float32"}
         copy = type(inner).from_config(config)
         copy.build(inputs.shape)
@@ -212,7 +212,7 @@ class _Builder:
             channels[axis] = variable.shape[axis]
         factor = factor.reshape(channels)
         if not (isinstance(layer, QuantizeWrapper) and layer._weight_vars):
-            latent = getattr(_unwrap(layer), weight.attribute).numpy()
+            latent = getattr(unwrapped(layer), weight.attribute).numpy()
             variable.assign(latent * factor)
             copy.bias.assign(bias)
             return

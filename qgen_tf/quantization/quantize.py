@@ -117,6 +117,11 @@ def _require_known(layers: list[Layer]) -> None:
         )
 
 
+def unwrapped(layer: Layer) -> Layer:
+    """Returns the layer inside of a wrapper, or the layer itself."""
+    return layer.layer if isinstance(layer, QuantizeWrapper) else layer
+
+
 def wrappers(model: keras.Model) -> list[QuantizeWrapper]:
     """Returns the layers that `quantize_model` wrapped, in order."""
     return [

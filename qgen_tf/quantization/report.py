@@ -10,7 +10,11 @@ import pandas as pd
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
 from qgen_tf.quantization.primitives import primitive_model
-from qgen_tf.quantization.quantize import QuantizeWrapper, wrappers
+from qgen_tf.quantization.quantize import (
+    QuantizeWrapper,
+    unwrapped,
+    wrappers,
+)
 from qgen_tf.quantization.quantize_registry import Role, role
 
 _TYPES = {
@@ -51,7 +55,7 @@ def quantization_report(model: keras.Model) -> pd.DataFrame:
 
 def _row(layer: keras.layers.Layer) -> dict[str, Any]:
     wrapped = isinstance(layer, QuantizeWrapper)
-    inner = layer.layer if wrapped else layer
+    inner = unwrapped(layer)
     row: dict[str, Any] = {"layer": inner.name, "kind": type(inner).__name__}
     row |= dict.fromkeys(_TYPES, np.nan)
     row["note"] = _note(inner)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
-from qgen_tf.quantization.quantize import QuantizeWrapper
+from qgen_tf.quantization.quantize import unwrapped
 
 Layer: TypeAlias = keras.layers.Layer
 
@@ -37,7 +37,9 @@ def reestimate_norms(model: keras.Model, dataset: tf.data.Dataset) -> None:
     graph.require_functional(model)
     norms = [
         inner
-        for inner in (_inner(node.layer) for node in graph.inner_nodes(model))
+        for inner in (
+            unwrapped(node.layer) for node in graph.inner_nodes(model)
+        )
         if isinstance(inner, keras.layers.BatchNormalization)
     ]
     momenta = [norm.momentum for norm in norms]
@@ -63,13 +65,9 @@ def reestimate_norms(model: keras.Model, dataset: tf.data.Dataset) -> None:
         raise errors.DataError("the data set to re-estimate norms is empty.")
 
 
-def _inner(layer: Layer) -> Layer:
-    return layer.layer if isinstance(layer, QuantizeWrapper) else layer
-
-
 def _call(layer: Layer, apply: Callable[..., Any]) -> Any:
     """Calls a layer in inference mode, but BatchNorm in training mode."""
-    norm = _inner(layer)
+    norm = unwrapped(layer)
     if not isinstance(norm, keras.layers.BatchNormalization):
         return apply(layer)
     outputs = apply(functools.partial(norm, training=True))
