@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
 import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import quantizers
+from qgen_tf.quantization.batches import image_batches
 from qgen_tf.quantization.quantize import wrappers
 
 
@@ -45,7 +41,7 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
     for quantizer in activations:
         quantizer.observer = quantizers.Observer()
     try:
-        for images in _checked(model, dataset):
+        for images in image_batches(model, dataset, name="calibration data"):
             model(images, training=False)
             observers = [quantizer.observer for quantizer in activations]
             if not all(observer.is_finite for observer in observers):
@@ -56,29 +52,3 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
     finally:
         for quantizer in activations:
             quantizer.observer = None
-
-
-def _checked(model: keras.Model, dataset: tf.data.Dataset) -> Iterator[Any]:
-    """Yields the images of each batch, once they are known to fit."""
-    batches = iter(dataset)
-    first = next(batches, None)
-    if first is None:
-        raise errors.DataError("the calibration data set is empty.")
-    for index, batch in enumerate(itertools.chain([first], batches)):
-        images = batch[0] if isinstance(batch, tuple) else batch
-        tensors, inputs = tf.nest.flatten(images), model.inputs
-        for tensor, wanted in zip(tensors, inputs, strict=False):
-            if len(tensors) != len(
-                inputs
-            ) or not wanted.shape.is_compatible_with(np.shape(tensor)):
-                raise errors.DataError(
-                    f"batch {index} of the calibration data has the shape "
-                    f"{np.shape(tensor)}; model {model.name!r} takes "
-                    f"{tuple(wanted.shape)}."
-                )
-            if not np.isfinite(tensor).all():
-                raise errors.DataError(
-                    f"batch {index} of the calibration data contains NaN or "
-                    "infinity."
-                )
-        yield images

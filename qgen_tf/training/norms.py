@@ -8,12 +8,14 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
+from qgen_tf.quantization.batches import image_batches
 from qgen_tf.quantization.quantize import unwrapped
 
 Layer: TypeAlias = keras.layers.Layer
+
+_DATA = "data to re-estimate BatchNorm statistics"
 
 
 def reestimate_norms(model: keras.Model, dataset: tf.data.Dataset) -> None:
@@ -32,7 +34,8 @@ def reestimate_norms(model: keras.Model, dataset: tf.data.Dataset) -> None:
 
     Raises:
       ModelError: the model is not Functional.
-      DataError: the data set is empty.
+      DataError: the data set is empty, its images do not fit the model, or
+        they contain NaN or infinity.
     """
     graph.require_functional(model)
     norms = [
@@ -45,8 +48,7 @@ def reestimate_norms(model: keras.Model, dataset: tf.data.Dataset) -> None:
     momenta = [norm.momentum for norm in norms]
     seen = 0
     try:
-        for batch in dataset:
-            images = batch[0] if isinstance(batch, tuple) else batch
+        for images in image_batches(model, dataset, name=_DATA):
             inputs = [
                 tf.cast(given, wanted.dtype)
                 for given, wanted in zip(
@@ -61,8 +63,6 @@ def reestimate_norms(model: keras.Model, dataset: tf.data.Dataset) -> None:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    if not seen:
-        raise errors.DataError("the data set to re-estimate norms is empty.")
 
 
 def _call(layer: Layer, apply: Callable[..., Any]) -> Any:

@@ -85,7 +85,7 @@ def _batches(values):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (harness.calibration_data().take(0), "data set is empty"),
+        (harness.calibration_data().take(0), "calibration data are empty"),
         (
             _batches(np.zeros((4, 8, 9, 1))),
             r"batch 0 .* has the shape \(4, 8, 9, 1\); .*\(None, 8, 8, 1\)",
