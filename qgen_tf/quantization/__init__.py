@@ -3,6 +3,7 @@
 from qgen_tf.quantization.calibration import calibrate
 from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 from qgen_tf.quantization.inference import InferenceModel, inference_model
+from qgen_tf.quantization.loss_scale import loss_scale
 from qgen_tf.quantization.quantize import quantize_model
 from qgen_tf.quantization.quantize_scheme import FLOAT_BITS, BitScheme
 from qgen_tf.quantization.quantizers import QUANTIZERS
@@ -17,6 +18,7 @@ __all__ = [
     "WeightGrid",
     "calibrate",
     "inference_model",
+    "loss_scale",
     "quantization_report",
     "quantize_model",
 ]

@@ -11,15 +11,19 @@ tensor, kernels that TensorFlow has for other ends do several of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import numpy as np
 import tensorflow as tf
 from tf_keras.src.utils import control_flow_util
 
-# The range of the kernel below, far wider than that of any quantizer, whose
-# own range is what values were clipped to before.
-_KERNEL_BITS = 16
+from qgen_tf.quantization.loss_scale import current_loss_scale
+
+# Of the rounding kernel where it does not clip: wider than any quantizer.
+_WIDE_BITS = 16
+
+# In step sizes: rounding errors are at most 1/2, clipped values at least 1.
+_ERROR_REACH = 0.75
 
 
 def _is_fused(step_size: tf.Tensor) -> bool:
@@ -38,26 +42,46 @@ def _is_fused(step_size: tf.Tensor) -> bool:
     )
 
 
-def _rounded(
-    values: tf.Tensor, step_size: tf.Tensor, *, fused: bool
+def _clipping_bits(
+    low: int | tf.Tensor, high: int | tf.Tensor, *, nonnegative: bool
+) -> int | None:
+    """Returns at how many bits the rounding kernel clips as it should.
+
+    With b bits it clips at the levels `-2^(b-1)` and `2^(b-1) - 1`.
+    """
+    if not isinstance(low, int) or not isinstance(high, int):
+        return None
+    num_bits = high.bit_length() + 1
+    fits_below = low == -(2 ** (num_bits - 1)) or (low == 0 and nonnegative)
+    return num_bits if fits_below and high == 2 ** (num_bits - 1) - 1 else None
+
+
+def _fused_quantized(
+    values: tf.Tensor,
+    step_size: tf.Tensor,
+    ends: tuple[tf.Tensor, tf.Tensor],
+    clipping_bits: int | None,
 ) -> tf.Tensor:
-    """Returns `s * round(v * (1 / s))`, the same bits either way.
+    """Returns `s * round(clip(v) * (1 / s))`, to the bit, in one or two passes.
 
     The lower end of the kernel's range is a power of two times s. Its scale,
     the quotient of the two, is therefore 1 / s rounded once, and the quotient
     that it multiplies levels with is s itself. The kernel refuses NaN; an
     infinite range makes it return NaN.
     """
-    if not fused:
-        return tf.round(values * (1.0 / step_size)) * step_size
+    if not clipping_bits:
+        values = tf.raw_ops.ClipByValue(
+            t=values, clip_value_min=ends[0], clip_value_max=ends[1]
+        )
+    num_bits = clipping_bits or _WIDE_BITS
     infinity = tf.constant(np.inf, step_size.dtype)
     finite = tf.where(tf.math.is_nan(step_size), infinity, step_size)
     return tf.raw_ops.QuantizeAndDequantizeV2(
         input=values,
-        input_min=-(2.0 ** (_KERNEL_BITS - 1)) * finite,
-        input_max=tf.zeros_like(step_size),
+        input_min=-(2.0 ** (num_bits - 1)) * finite,
+        input_max=tf.constant(0.0, step_size.dtype),
         signed_input=True,
-        num_bits=_KERNEL_BITS,
+        num_bits=num_bits,
         range_given=True,
         round_mode="HALF_TO_EVEN",
         narrow_range=False,
@@ -65,67 +89,36 @@ def _rounded(
     )
 
 
-def _clipped(
-    values: tf.Tensor, low: tf.Tensor, high: tf.Tensor, *, fused: bool
+def _selected(
+    x: tf.Tensor,
+    values: tf.Tensor,
+    low: tf.Tensor,
+    high: tf.Tensor,
+    *,
+    fused: bool,
 ) -> tf.Tensor:
+    """Returns x where `low <= values <= high`, 0 elsewhere."""
     if not fused:
-        return tf.clip_by_value(values, low, high)
-    return tf.raw_ops.ClipByValue(
-        t=values, clip_value_min=low, clip_value_max=high
-    )
+        inside = tf.logical_and(values >= low, values <= high)
+        return x * tf.cast(inside, x.dtype)
+    return tf.raw_ops.QuantizeAndDequantizeV4Grad(
+        gradients=x, input=values, input_min=low, input_max=high
+    ).input_backprop
 
 
-def _selector(
-    values: tf.Tensor, low: tf.Tensor, high: tf.Tensor, *, fused: bool
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the map of x to x where `low <= values <= high`, 0 elsewhere.
-
-    It is linear in x and symmetric, so that it is its own gradient. The one
-    that TensorFlow has registered for this kernel is wrong, and is not used.
-    """
-
-    @tf.custom_gradient
-    def select(x: tf.Tensor):
-        if fused:
-            selected, _, _ = tf.raw_ops.QuantizeAndDequantizeV4Grad(
-                gradients=x, input=values, input_min=low, input_max=high
-            )
-        else:
-            inside = tf.logical_and(values >= low, values <= high)
-            selected = x * tf.cast(inside, x.dtype)
-        return selected, select
-
-    return select
-
-
-@tf.custom_gradient
-def _quantize(values, step_size, low, high):
-    fused = _is_fused(step_size)
-    lowest, highest = low * step_size, high * step_size
-    clipped = _clipped(values, lowest, highest, fused=fused)
-    quantized = _rounded(clipped, step_size, fused=fused)
-
-    def grad(upstream):
-        # Constants of the local linear form: v passes inside the range, s
-        # scales the rounding error inside and the end level outside. With
-        # them held fixed the second derivatives agree with the first ones.
-        # The error waits for `upstream`: it is not kept since the forward
-        # pass.
-        select = _selector(values, lowest, highest, fused=fused)
-        with tf.control_dependencies([upstream]):
-            error = tf.stop_gradient(quantized - select(values))
-        of_step = _sum_to_shape(upstream * error, step_size)
-        return (
-            select(upstream),
-            of_step / tf.stop_gradient(step_size),
-            None,
-            None,
+def _inner(
+    a: tf.Tensor, b: tf.Tensor, like: tf.Tensor, *, fused: bool
+) -> tf.Tensor:
+    """Sums `a * b` over the axes that broadcasting `like` added."""
+    if fused:  # a product of matrices, which is not written to memory
+        product = tf.matmul(
+            tf.reshape(a, [1, -1]), tf.reshape(b, [1, -1]), transpose_b=True
         )
+        return tf.reshape(product, [])
+    return _sum_to_shape(a * b, like)
 
-    return quantized, grad
 
-
-def _sum_to_shape(values, like):
+def _sum_to_shape(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Sums `values` over the axes that broadcasting `like` added."""
     if not like.shape.rank:
         return tf.reduce_sum(values)
@@ -134,7 +127,12 @@ def _sum_to_shape(values, like):
 
 
 def quantize(
-    values: tf.Tensor, step_size: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+    values: tf.Tensor,
+    step_size: tf.Tensor,
+    low: int | tf.Tensor,
+    high: int | tf.Tensor,
+    *,
+    nonnegative: bool = False,
 ) -> tf.Tensor:
     """Rounds values to the grid, with the gradients of LSQ.
 
@@ -151,14 +149,58 @@ def quantize(
       values: float32 or float64 tensor of any shape.
       step_size: positive scalar, or a tensor of the rank of `values` with size
         1 on every axis over which a step is shared.
-      low: smallest level, an integer or a scalar of the type of `values`.
-      high: largest level, likewise; at most 2^15 - 1.
+      low: smallest level, at most 0: an integer or a scalar of the type of
+        `values`. Integers take less time and memory in training.
+      high: largest level, likewise; at least 0 and less than 2^15.
+      nonnegative: whether no value is below 0, as behind a ReLU; where `low` is
+        0 then nothing is clipped there.
 
     Returns:
       The quantized values, of the shape of `values`.
     """
-    low = tf.cast(low, values.dtype)
-    return _quantize(values, step_size, low, tf.cast(high, values.dtype))
+    fused = _is_fused(step_size)
+    clipping_bits = _clipping_bits(low, high, nonnegative=nonnegative)
+    # A clipped value is then further from 0 than any value from its level, so
+    # that the error tells which is which and `values` need not be kept.
+    are_known = isinstance(low, int) and isinstance(high, int)
+    error_tells = are_known and low < 0 < high
+    low = tf.convert_to_tensor(low, values.dtype)
+    high = tf.convert_to_tensor(high, values.dtype)
+
+    @tf.custom_gradient
+    def rounded(values, step_size):
+        kept, ends = values, (low * step_size, high * step_size)
+        if fused:
+            quantized = _fused_quantized(values, step_size, ends, clipping_bits)
+        else:
+            clipped = tf.clip_by_value(values, *ends)
+            quantized = tf.round(clipped * (1.0 / step_size)) * step_size
+        if error_tells:
+            kept = quantized - _selected(values, values, *ends, fused=fused)
+            ends = (-_ERROR_REACH * step_size, _ERROR_REACH * step_size)
+
+        @tf.custom_gradient
+        def select(upstream):
+            # Linear and symmetric, hence its own gradient. The one that
+            # TensorFlow has registered for the kernel is wrong.
+            return _selected(upstream, kept, *ends, fused=fused), select
+
+        def grad(upstream):
+            # Constants of the local linear form: v passes inside the range, s
+            # scales the rounding error inside and the end level outside. With
+            # them held fixed the second derivatives agree with the first ones.
+            passed = select(upstream)
+            inner = functools.partial(_inner, like=step_size, fused=fused)
+            if error_tells:
+                of_step = inner(upstream, tf.stop_gradient(kept))
+            else:  # the error is the level, less the value where it passes
+                of_step = inner(upstream, tf.stop_gradient(quantized))
+                of_step -= inner(passed, tf.stop_gradient(values))
+            return passed, of_step / tf.stop_gradient(step_size)
+
+        return quantized, grad
+
+    return rounded(values, step_size)
 
 
 @tf.custom_gradient
@@ -191,26 +233,39 @@ def straight_through(values: tf.Tensor, rounded: tf.Tensor) -> tf.Tensor:
     return tf.identity(rounded), lambda upstream: (upstream, None)
 
 
-@tf.custom_gradient
-def scale_gradient(values: tf.Tensor, scale: tf.Tensor, limit: float):
-    """Returns `values`; their gradient is scaled, then clipped.
+def bounded_gradient(gradient: tf.Tensor, limit: float) -> tf.Tensor:
+    """Clips the gradient of a variable of a quantizer.
 
     What is clipped is the sum of the gradients of all replicas, so that a
     distributed model trains as one on a single device.
 
     Args:
+      gradient: of this replica.
+      limit: largest magnitude of the sum, for a loss that is not scaled.
+
+    Returns:
+      The share of this replica in the clipped sum.
+    """
+    limit *= current_loss_scale()
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.clip_by_value(gradient, -limit, limit)
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+    clipped = tf.clip_by_value(total, -limit, limit)
+    return clipped / context.num_replicas_in_sync
+
+
+@tf.custom_gradient
+def scale_gradient(values: tf.Tensor, scale: tf.Tensor, limit: float):
+    """Returns `values`; their gradient is scaled, then bounded.
+
+    Args:
       values: float tensor.
       scale: positive constant of the same shape.
-      limit: largest magnitude of the scaled gradient.
+      limit: see `bounded_gradient`.
     """
 
     def grad(upstream):
-        scaled, replicas = upstream * scale, 1
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            replicas = context.num_replicas_in_sync
-            scaled = context.all_reduce(tf.distribute.ReduceOp.SUM, scaled)
-        clipped = tf.clip_by_value(scaled, -limit, limit)
-        return clipped / replicas, None, None
+        return bounded_gradient(upstream * scale, limit), None, None
 
     return tf.identity(values), grad

@@ -11,19 +11,12 @@ from qgen_tf.compat import keras
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def check_policy(name: str, *, quantized: bool) -> None:
+def check_policy(name: str) -> None:
     """Raises a ConfigError unless a model can be trained in a policy."""
     if name not in POLICIES:
         raise errors.ConfigError(
             f"training.mixed_precision is {name!r}: choose one of "
             f"{list(POLICIES)}."
-        )
-    # The gradients of step sizes are clipped; those of a loss that is scaled
-    # against underflow, by 2^15, would all be, and no step size would move.
-    if quantized and name == "mixed_float16":
-        raise errors.ConfigError(
-            f"training.mixed_precision is {name!r}: its scaled losses do not "
-            "train step sizes; choose 'mixed_bfloat16' for quantized models."
         )
 
 

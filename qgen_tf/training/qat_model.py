@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.quantization.loss_scale import loss_scale
 from qgen_tf.quantization.quantize import wrappers
 from qgen_tf.quantization.quantizers import WeightQuantizer
 from qgen_tf.quantization.quantizers.variables import Variables, in_float32
@@ -85,6 +86,11 @@ class QATModel(keras.Model):
         # Keras trains and saves the models among the attributes, but it does
         # not look into a function.
         self._teach = teacher and (lambda x: teacher(x, training=False))
+
+    def train_step(self, data):
+        """Takes a step; quantizers know how the optimizer scales the loss."""
+        with loss_scale(self.optimizer):
+            return super().train_step(data)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """Returns the loss of a batch; see the class."""

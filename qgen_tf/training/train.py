@@ -88,9 +88,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         quantization.temperature,
         quantization.dampening,
     )
-    precision.check_policy(
-        config.training.mixed_precision, quantized=is_quantized(config)
-    )
+    precision.check_policy(config.training.mixed_precision)
     for field, value, smallest in (
         ("training.epochs", config.training.epochs, 1),
         ("training.batch_size", config.training.batch_size, 1),
@@ -188,7 +186,7 @@ def _compiled(
     settings = config.training
     stage = config.quantization if teacher else settings
     trained = precision.with_float32_outputs(model)
-    if teacher and (stage.distillation or stage.dampening):
+    if teacher:
         trained = QATModel(
             trained,
             teacher=teacher if stage.distillation else None,

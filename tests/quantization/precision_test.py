@@ -1,18 +1,21 @@
-"""Quantized models in bfloat16, in loops written by hand, and under XLA."""
+"""Quantized models in half precision, by hand-written loops, and under XLA."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.models import nin
 from qgen_tf.quantization import (
     QUANTIZERS,
     BitScheme,
     calibrate,
+    loss_scale,
     quantize_model,
 )
 from qgen_tf.quantization.quantize import wrappers
+from qgen_tf.training import QATModel
 from tests import harness
 
 
@@ -114,6 +117,57 @@ def test_an_epoch_in_bfloat16_is_close_to_one_in_float32():
         moved = [np.abs(np.log(after[k] / before[k])).max() for k in before]
         assert len(moved) > 8 and 0.01 < max(moved) < 0.5
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def _moved(model, step):
+    """Returns how far a step moved the logarithm of each step size."""
+    before = harness.steps_of(model)
+    step(model, *_batch())
+    after = harness.steps_of(model)
+    return np.concatenate(
+        [np.log(after[name] / before[name]).ravel() for name in before]
+    )
+
+
+def _train_on_batch(model, images, labels):
+    student = QATModel(model)
+    student.compile(keras.optimizers.SGD(0.01), _float32_loss)
+    student.train_on_batch(images, labels)
+
+
+def _loop_in_float16(model, images, labels):
+    optimizer = keras.mixed_precision.LossScaleOptimizer(
+        keras.optimizers.SGD(0.01)
+    )
+    variables = model.trainable_variables
+    with loss_scale(optimizer), tf.GradientTape() as tape:
+        losses = _float32_loss(labels, model(images, training=True))
+        scaled = optimizer.get_scaled_loss(tf.reduce_mean(losses))
+        gradients = tape.gradient(scaled, variables)
+    gradients = optimizer.get_unscaled_gradients(gradients)
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+@pytest.mark.parametrize("step", [_train_on_batch, _loop_in_float16])
+def test_a_scaled_loss_moves_step_sizes_as_one_that_is_not(step):
+    wanted = _moved(_twin(), _train_on_batch)
+    found = _moved(_twin("mixed_float16"), step)
+    # by the learning rate of 0.01 times a gradient of at most 0.1
+    assert np.abs(wanted).max() == pytest.approx(1e-3, rel=1e-3)
+    assert np.abs(found).max() == pytest.approx(1e-3, rel=1e-3)
+    assert (np.abs(wanted) < 9e-4).sum() > 8
+    # float16 activations round otherwise here and there
+    assert np.median(np.abs(found - wanted)) < 1e-5
+    assert np.mean(np.abs(found - wanted) < 1e-4) > 0.8
+
+
+def test_a_scaled_loss_must_be_told():
+    images, labels = _batch()
+    model = _twin("mixed_float16")
+    model.predict(images, verbose=0)
+    model.compile("sgd", _float32_loss)
+    with pytest.raises(errors.ModelError, match=r"train qgen_tf\.QATModel"):
+        model.train_on_batch(images, labels)
 
 
 def test_a_loop_written_by_hand_trains_as_fit():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qgen_tf.quantization import quant_ops
 
-RANGES = [(-1, 1), (-2, 1), (0, 3), (-7, 7), (-3, 12), (-127, 127), (0, 255)]
+RANGES = [(-1, 1), (-2, 1), (0, 3), (-7, 7), (-3, 12), (-128, 127), (0, 255)]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,33 @@ def test_gradients_are_those_of_lsq(shape, step_shape, low, high):
     wanted = (upstream * slope).sum(shared).reshape(step_shape)
     np.testing.assert_allclose(of_step, wanted, rtol=1e-9, atol=1e-12)
     assert of_step.shape == step_shape
+
+
+@pytest.mark.parametrize("step_shape", [(), (1, 30)])
+@pytest.mark.parametrize("levels_range", [*RANGES, (-8, 7), (-3, 0)])
+def test_what_is_known_before_does_not_matter(levels_range, step_shape):
+    generator = np.random.default_rng(0)
+    low, high = levels_range
+    values = generator.normal(scale=0.3 * (high - low), size=(40, 30))
+    values = tf.constant(values if low else np.abs(values), tf.float32)
+    upstream = tf.constant(generator.normal(size=values.shape), tf.float32)
+    step = tf.fill(step_shape, 0.37)
+    results = []
+    for ends in (
+        (low, high),
+        (tf.constant(1.0 * low), tf.constant(1.0 * high)),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([values, step])
+            quantized = quant_ops.quantize(
+                values, step, *ends, nonnegative=low == 0
+            )
+        gradients = tape.gradient(quantized, [values, step], upstream)
+        results.append((quantized, *gradients))
+    (known, of_values, of_step), (other, of_values_, of_step_) = results
+    np.testing.assert_array_equal(known, other)
+    np.testing.assert_array_equal(of_values, of_values_)
+    np.testing.assert_allclose(of_step, of_step_, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

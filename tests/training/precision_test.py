@@ -3,7 +3,6 @@
 import pytest
 import tensorflow as tf
 
-from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.training import precision
 
@@ -36,10 +35,3 @@ def test_outputs_are_float32(name):
     assert view(inputs).dtype == tf.float32
     tf.debugging.assert_equal(view(inputs), tf.cast(model(inputs), tf.float32))
     assert view.variables[0] is model.variables[0]
-
-
-def test_a_scaled_loss_is_for_float_models():
-    precision.check_policy("mixed_float16", quantized=False)
-    precision.check_policy("mixed_bfloat16", quantized=True)
-    with pytest.raises(errors.ConfigError, match="do not train step sizes"):
-        precision.check_policy("mixed_float16", quantized=True)

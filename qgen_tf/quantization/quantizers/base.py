@@ -22,6 +22,7 @@ from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import levels, quant_ops
 from qgen_tf.quantization.grids import WeightGrid
+from qgen_tf.quantization.loss_scale import require_loss_scale
 from qgen_tf.quantization.quantizers.observer import Observer
 from qgen_tf.quantization.quantizers.variables import (
     LearnedStep,
@@ -71,8 +72,10 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         del tensor_shape, name, layer
         return {}
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
         """Returns the weight on its grid, in the type the layer computes in."""
+        _require_trainable(inputs, training)
         quantized = self.quantize(in_float32(inputs), weights)
         return tf.cast(quantized, inputs.dtype)
 
@@ -138,7 +141,8 @@ class ActivationQuantizer(
     Attributes:
       num_bits: 2..8.
       signed: whether values on both sides of zero have levels (zero point
-        `2^(b-1)`, else 0); None to decide when the data is seen.
+        `2^(b-1)`, else 0); None to decide when the data is seen. False says
+        that no value is below zero, as behind a ReLU.
       span: largest level minus smallest level.
       observer: while calibration runs, what was seen so far; else None.
     """
@@ -173,8 +177,10 @@ class ActivationQuantizer(
             ),
         }
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
         """Returns the activations on their grid, in the type of the inputs."""
+        _require_trainable(inputs, training)
         values = tf.cast(inputs, tf.float32)
         if self.observer is not None:
             self.observer.update(values.numpy())
@@ -200,6 +206,16 @@ class ActivationQuantizer(
         )
         self.assign_step_size(variables, step_size)
         variables["zero_point"].assign(float(zero_point))
+
+    def level_bounds(
+        self, variables: Variables
+    ) -> tuple[int, int] | tuple[tf.Tensor, tf.Tensor]:
+        """Returns the end levels, as integers where they are known."""
+        if self.signed is None:
+            zero_point = tf.convert_to_tensor(variables["zero_point"])
+        else:
+            zero_point = self._symmetric_zero_point(minimum=0.0)
+        return -zero_point, self.span - zero_point
 
     def grid(self, variables: Variables) -> tuple[float, int]:
         """Returns step size (NaN before calibration) and zero point."""
@@ -239,9 +255,12 @@ class FixedActivationQuantizer(ActivationQuantizer):
         self, values: tf.Tensor, training: bool, variables: Variables
     ) -> tf.Tensor:
         """Returns float32 values on their grid."""
-        step_size = tf.constant(self.step_size)
-        high = self.span - self.zero_point
-        return quant_ops.quantize(values, step_size, -self.zero_point, high)
+        return quant_ops.quantize(
+            values,
+            tf.constant(self.step_size),
+            -self.zero_point,
+            self.span - self.zero_point,
+        )
 
     def calibrate(self, observer: Observer, variables: Variables) -> None:
         """Does nothing: the grid does not depend on data."""
@@ -257,6 +276,12 @@ class FixedActivationQuantizer(ActivationQuantizer):
             "step_size": self.step_size,
             "zero_point": self.zero_point,
         }
+
+
+def _require_trainable(inputs: tf.Tensor, training: bool) -> None:
+    """Raises a ModelError in a training step that would go wrong."""
+    if training and not _uncalibrated_allowed.get():
+        require_loss_scale(inputs.dtype)
 
 
 def _require_calibrated(variables: Variables) -> None:

@@ -84,10 +84,8 @@ class DoReFaActivationQuantizer(ActivationQuantizer):
         self, values: tf.Tensor, training: bool, variables: Variables
     ) -> tf.Tensor:
         """Returns float32 values on their grid."""
-        zero_point = tf.convert_to_tensor(variables["zero_point"])
+        step_size = tf.stop_gradient(self.stored_step_size(variables))
+        low, high = self.level_bounds(variables)
         return quant_ops.quantize(
-            values,
-            tf.stop_gradient(self.stored_step_size(variables)),
-            -zero_point,
-            self.span - zero_point,
+            values, step_size, low, high, nonnegative=self.signed is False
         )

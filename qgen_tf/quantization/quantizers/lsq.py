@@ -115,10 +115,11 @@ class LSQActivationQuantizer(ActivationQuantizer):
         self, values: tf.Tensor, training: bool, variables: Variables
     ) -> tf.Tensor:
         """Returns float32 values on their grid."""
-        zero_point = tf.convert_to_tensor(variables["zero_point"])
-        high = self.span - zero_point
+        low, high = self.level_bounds(variables)
         step_size = self.training_step_size(variables, features(values), high)
-        return quant_ops.quantize(values, step_size, -zero_point, high)
+        return quant_ops.quantize(
+            values, step_size, low, high, nonnegative=self.signed is False
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -182,14 +183,14 @@ class LSQPlusActivationQuantizer(LSQActivationQuantizer):
         self, values: tf.Tensor, training: bool, variables: Variables
     ) -> tf.Tensor:
         """Returns float32 values on their grid."""
-        rounded = tf.round(tf.convert_to_tensor(variables["zero_point"]))
+        learned = tf.convert_to_tensor(variables["zero_point"])
+        rounded = tf.round(learned)
         high = tf.maximum(self.span - rounded, 1.0)
         step_size = self.training_step_size(variables, features(values), high)
         fixed_step = tf.stop_gradient(step_size)
+        g = lsq_gradient_scale(features(values), high)
         zero_point = quant_ops.scale_gradient(
-            tf.convert_to_tensor(variables["zero_point"]),
-            lsq_gradient_scale(fixed_step, features(values), high),
-            MAX_GRADIENT,
+            learned, g / tf.square(fixed_step), MAX_GRADIENT
         )
         # Zero, with the gradient of an offset: what is inside of the range
         # does not depend on it, what is clipped moves with it.

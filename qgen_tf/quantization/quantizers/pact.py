@@ -60,8 +60,7 @@ class PACTActivationQuantizer(ActivationQuantizer):
         self, values: tf.Tensor, training: bool, variables: Variables
     ) -> tf.Tensor:
         """Returns float32 values on their grid."""
-        zero_point = tf.convert_to_tensor(variables["zero_point"])
-        low, high = -zero_point, self.span - zero_point
+        low, high = self.level_bounds(variables)
         step_size = self.training_step_size(variables, features(values), high)
         clipped = tf.clip_by_value(values, low * step_size, high * step_size)
         return quant_ops.straight_through(

@@ -107,7 +107,10 @@ class LearnedStep:
         return tf.exp(self.learning_rate_multiplier * log_step)
 
     def training_step_size(
-        self, variables: Variables, values_per_step: int, high: tf.Tensor
+        self,
+        variables: Variables,
+        values_per_step: int,
+        high: int | tf.Tensor,
     ) -> tf.Tensor:
         """Returns the step size; its gradient is scaled as LSQ does.
 
@@ -116,25 +119,30 @@ class LearnedStep:
           values_per_step: N, weights or features that share a step size.
           high: largest integer level.
         """
-        multiplier = self.learning_rate_multiplier
-        scale = lsq_gradient_scale(
-            self.stored_step_size(variables), values_per_step, high
-        )
-        # the multiplier enters the gradient once more with the exponential
-        log_step = quant_ops.scale_gradient(
-            tf.convert_to_tensor(variables["log_step"]),
-            scale / multiplier,
-            MAX_GRADIENT,
-        )
-        return tf.exp(multiplier * log_step)
+        g = lsq_gradient_scale(values_per_step, high)
+
+        @tf.custom_gradient
+        def exponential(log_step):
+            step_size = tf.exp(self.learning_rate_multiplier * log_step)
+
+            def grad(upstream):
+                # The multiplier is in the movement of log(s), not in this.
+                return quant_ops.bounded_gradient(
+                    upstream * (g / step_size), MAX_GRADIENT
+                )
+
+            return step_size, grad
+
+        return exponential(tf.convert_to_tensor(variables["log_step"]))
 
 
 def lsq_gradient_scale(
-    step_size: tf.Tensor, values_per_step: int, high: tf.Tensor
-) -> tf.Tensor:
-    """Returns `g / s^2`, from the gradient of log(s) to LSQ's relative step."""
-    g = tf.math.rsqrt(float(values_per_step) * tf.cast(high, tf.float32))
-    return g / tf.square(step_size)
+    values_per_step: int, high: int | tf.Tensor
+) -> float | tf.Tensor:
+    """Returns `g = 1 / sqrt(N * high)` (Esser et al. 2020, section 2.2)."""
+    if isinstance(high, int):
+        return 1.0 / math.sqrt(values_per_step * high)
+    return tf.math.rsqrt(float(values_per_step) * high)
 
 
 def features(values: tf.Tensor) -> int:

@@ -77,7 +77,7 @@ def test_the_scale_of_activation_gradients_counts_features_not_examples():
     of_step = 1e-3 * (np.rint(ratio) - ratio).sum()
     gradient = tape.gradient(loss, steps["log_step"])
     wanted = of_step / 0.5 / math.sqrt(4 * 5 * 3)
-    np.testing.assert_allclose(gradient, wanted, rtol=1e-4)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-3)
     assert abs(wanted) > 1e-5
 
 
