@@ -14,10 +14,10 @@ from qgen_tf.cli import program
 MANUAL = """\
 Trains a float model and its twins for several seeds, and, as a baseline,
 tfmot's default 8-bit model. Every one of them starts from the float model of
-its seed and is trained with the same data, epochs, optimizer and learning
-rates. Prints test accuracies of the trained models and of their files, and
-their differences to float, as mean and standard deviation over seeds. What is
-done already is not done again.
+its seed and is trained with the same data, epochs, optimizer, learning rates
+and teacher. Prints test accuracies of the trained models and of their files,
+and their differences to float, as mean and standard deviation over seeds. What
+is done already is not done again.
 
 Examples:
   python -m benchmarks.qat_accuracy --config=cifar10_resnet20 --num_seeds=3
@@ -70,10 +70,15 @@ def _baseline(config: Any, float_run: Any, splits: Any) -> dict[str, Any]:
     from qgen_tf.training import optimizers
 
     keras.utils.set_random_seed(config.seed)
-    model = tfmot.quantization.keras.quantize_model(
-        training.load_model(float_run.path)
-    )
+    teacher = training.load_model(float_run.path)
+    model = tfmot.quantization.keras.quantize_model(teacher)
     settings, stage = config.training, config.quantization
+    student = training.QATModel(
+        model,
+        teacher=teacher,
+        distillation=stage.distillation,
+        temperature=stage.temperature,
+    )
     steps = splits.steps_per_epoch(settings.batch_size)
     optimizer = optimizers.build(
         settings,
@@ -81,14 +86,14 @@ def _baseline(config: Any, float_run: Any, splits: Any) -> dict[str, Any]:
         steps=stage.epochs * steps,
         warmup_steps=round(settings.warmup_epochs * steps),
     )
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    student.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
     stream = splits.training_stream(
         batch_size=settings.batch_size,
         seed=config.seed,
         epochs=stage.epochs,
         first_epoch=0,
     )
-    model.fit(stream, epochs=stage.epochs, steps_per_epoch=steps, verbose=2)
+    student.fit(stream, epochs=stage.epochs, steps_per_epoch=steps, verbose=2)
     return {
         "model": _BASELINE,
         **_accuracies(measures.predictor(model), splits),
