@@ -94,6 +94,7 @@ def _row(name: str) -> dict[str, Any]:
     from qgen_tf.compat import keras
     from qgen_tf.quantization.inference import input_step_size
 
+    keras.backend.clear_session()  # the model before takes gigabytes
     keras.utils.set_random_seed(0)
     source, build = ZOO[name]
     model = build()
