@@ -17,6 +17,7 @@ from qgen_tf.quantization import (
     quantize_model,
 )
 from tests import harness
+from tests.measures import closed_forms
 
 layers = keras.layers
 CHOICES = (2, 3, 4, 8)
@@ -65,20 +66,6 @@ def _brute_force(table, budget):
         for picks in itertools.product(range(len(CHOICES)), repeat=len(sizes))
         if sizes @ np.array(CHOICES)[list(picks)] / 8 <= budget
     )
-
-
-def _linear_network(kernel, images):
-    """A network `y = x W`, whose loss |y|^2 / 2 has a diagonal Hessian."""
-    inputs = layers.Input([images.shape[1]])
-    dense = layers.Dense(kernel.shape[1], use_bias=False)
-    model = keras.Model(inputs, dense(inputs))
-    dense.kernel.assign(kernel)
-    return model
-
-
-def _quadratic(labels, outputs):
-    del labels
-    return tf.reduce_sum(outputs**2, axis=-1) / 2
 
 
 def test_more_budget_is_used_best_and_never_hurts(model):
@@ -163,11 +150,11 @@ def test_rise_by_hand():
     images = 3 * np.eye(4, dtype=np.float32)
     kernel = np.array([[1, 2], [-3, 4], [0, 0], [-1, 1]], np.float32) / 4
     suggestion = suggest_bits(
-        _linear_network(kernel, images),
+        closed_forms.network(kernel),
         _batches(images, np.zeros(4, np.int64)),
         8,
         choices=(1, 2, 3, 8),
-        loss_fn=_quadratic,
+        loss_fn=closed_forms.quadratic,
         num_probes=2,
     )
     (row,) = suggestion.table.to_dict("records")
@@ -200,7 +187,7 @@ def test_steps_are_those_of_the_weights_that_are_deployed():
         _batches(images[:, None, None], np.zeros(4, np.int64)),
         100,
         choices=(8,),
-        loss_fn=_quadratic,
+        loss_fn=closed_forms.quadratic,
         num_probes=2,
     )
     # a channel that BatchNorm switches off has no noise
@@ -222,7 +209,7 @@ def test_equal_layers_get_equal_bits_where_that_is_possible():
 
     def bits(budget):
         suggestion = suggest_bits(
-            model, dataset, budget, loss_fn=_quadratic, num_probes=2
+            model, dataset, budget, loss_fn=closed_forms.quadratic, num_probes=2
         )
         return suggestion.table["weight_bits"].tolist()
 
@@ -241,11 +228,11 @@ def test_ample_room_gives_all_layers_the_most_bits(model, budget):
 
 def test_a_negative_estimate_is_zero_and_noted():
     def concave(labels, outputs):
-        return -_quadratic(labels, outputs)
+        return -closed_forms.quadratic(labels, outputs)
 
     images = np.eye(4, dtype=np.float32)
     suggestion = suggest_bits(
-        _linear_network(np.eye(4, dtype=np.float32), images),
+        closed_forms.network(np.eye(4, dtype=np.float32)),
         _batches(images, np.zeros(4, np.int64)),
         7,
         loss_fn=concave,

@@ -17,40 +17,13 @@ from qgen_tf.quantization import (
     inference_model,
     quantize_model,
 )
+from tests.measures import closed_forms
+from tests.measures.closed_forms import IMAGES, LABELS
 
-_GENERATOR = np.random.default_rng(0)
-IMAGES = _GENERATOR.normal(size=(32, 5)).astype(np.float32)
-LABELS = _GENERATOR.integers(3, size=32)
+_GENERATOR = np.random.default_rng(1)
 FIRST = _GENERATOR.normal(size=(5, 4)).astype(np.float32)
 SECOND = _GENERATOR.normal(size=(4, 3)).astype(np.float32)
 NORMS = (IMAGES**2).sum(axis=1)
-
-
-def _dataset(images=IMAGES, labels=LABELS, batch_size=20):
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-    return dataset.batch(batch_size).cache()
-
-
-def _network(*kernels, between=keras.layers.ReLU):
-    inputs = x = keras.Input([kernels[0].shape[0]])
-    for index, kernel in enumerate(kernels):
-        dense = keras.layers.Dense(
-            kernel.shape[1], use_bias=False, name=f"dense{index}"
-        )
-        x = dense(between()(x) if index else x)
-        dense.kernel.assign(kernel)
-    return keras.Model(inputs, x, name="net")
-
-
-def _quadratic(labels, outputs):
-    """L = |y|^2 / 2; for y = x W its Hessian is E[x x'] for each column."""
-    del labels
-    return tf.reduce_sum(outputs**2, axis=-1) / 2
-
-
-def _linear(labels, outputs):
-    del labels
-    return tf.reduce_sum(outputs, axis=-1)
 
 
 def _within(trace, truth):
@@ -62,7 +35,10 @@ def test_a_diagonal_hessian_is_exact_in_every_probe():
     images = np.eye(5, dtype=np.float32)[_GENERATOR.integers(5, size=32)]
     images *= _GENERATOR.normal(size=(32, 1)).astype(np.float32)
     (trace,) = layer_traces(
-        _network(FIRST), _dataset(images), _quadratic, num_probes=2
+        closed_forms.network(FIRST),
+        closed_forms.dataset(images),
+        closed_forms.quadratic,
+        num_probes=2,
     )
     diagonal = np.repeat((images**2).mean(axis=0)[:, None], 4, axis=1)
     assert (trace.layer, trace.variable) == ("dense0", "kernel")
@@ -74,7 +50,10 @@ def test_a_diagonal_hessian_is_exact_in_every_probe():
 
 def test_a_dense_hessian_is_met_within_its_standard_error():
     (trace,) = layer_traces(
-        _network(FIRST), _dataset(), _quadratic, num_probes=200
+        closed_forms.network(FIRST),
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        num_probes=200,
     )
     _within(trace, 4 * NORMS.mean())
     assert trace.diagonal.sum() == pytest.approx(trace.trace, rel=1e-5)
@@ -83,10 +62,17 @@ def test_a_dense_hessian_is_met_within_its_standard_error():
 
 
 def test_one_probe_serves_the_blocks_of_all_layers():
-    linear = _network(
-        FIRST, SECOND, between=lambda: keras.layers.Activation("linear")
+    net = closed_forms.network(
+        FIRST,
+        SECOND,
+        between=lambda: keras.layers.Activation("linear"),
     )
-    first, second = layer_traces(linear, _dataset(), _quadratic, num_probes=300)
+    first, second = layer_traces(
+        net,
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        num_probes=300,
+    )
     assert (first.layer, second.layer) == ("dense0", "dense1")
     _within(first, NORMS.mean() * (SECOND**2).sum())
     _within(second, 3 * ((IMAGES @ FIRST) ** 2).sum(axis=1).mean())
@@ -94,7 +80,10 @@ def test_one_probe_serves_the_blocks_of_all_layers():
 
 def test_a_relu_bends_only_where_it_passes():
     first, second = layer_traces(
-        _network(FIRST, SECOND), _dataset(), _quadratic, num_probes=300
+        closed_forms.network(FIRST, SECOND),
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        num_probes=300,
     )
     hidden = IMAGES @ FIRST
     gates = (hidden > 0) @ (SECOND**2).sum(axis=1)
@@ -103,7 +92,9 @@ def test_a_relu_bends_only_where_it_passes():
 
 
 def test_softmax_regression():
-    (trace,) = layer_traces(_network(FIRST), _dataset(), num_probes=200)
+    (trace,) = layer_traces(
+        closed_forms.network(FIRST), closed_forms.dataset(), num_probes=200
+    )
     logits = (IMAGES @ FIRST).astype(np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     _within(trace, (NORMS * (shares * (1 - shares)).sum(axis=1)).mean())
@@ -111,12 +102,12 @@ def test_softmax_regression():
 
 @pytest.mark.parametrize("batch_size", [3, 32])
 def test_batches_and_their_order_do_not_matter(batch_size):
-    network = _network(FIRST, SECOND)
-    expected = layer_traces(network, _dataset(), num_probes=3)
+    network = closed_forms.network(FIRST, SECOND)
+    expected = layer_traces(network, closed_forms.dataset(), num_probes=3)
     order = np.random.default_rng(1).permutation(32)
     traces = layer_traces(
         network,
-        _dataset(IMAGES[order], LABELS[order], batch_size),
+        closed_forms.dataset(IMAGES[order], LABELS[order], batch_size),
         num_probes=3,
     )
     for trace, other in zip(traces, expected, strict=True):
@@ -127,12 +118,16 @@ def test_batches_and_their_order_do_not_matter(batch_size):
 
 
 def test_standard_error_is_the_spread_over_seeds():
-    network, dataset = _network(FIRST), _dataset()
+    network, dataset = closed_forms.network(FIRST), closed_forms.dataset()
     traces = [
-        layer_traces(network, dataset, _quadratic, num_probes=8, seed=seed)[0]
+        layer_traces(
+            network, dataset, closed_forms.quadratic, num_probes=8, seed=seed
+        )[0]
         for seed in range(16)
     ]
-    again = layer_traces(network, dataset, _quadratic, num_probes=8, seed=5)
+    again = layer_traces(
+        network, dataset, closed_forms.quadratic, num_probes=8, seed=5
+    )
     assert again == [traces[5]]
     values = [trace.trace for trace in traces]
     assert len(set(values)) == len(values)
@@ -149,12 +144,17 @@ def test_batch_norm_is_in_inference_and_nothing_moves():
     gamma, variance = np.array([[1, -2, 3, 0.5], [4, 1, 0.25, 9]], np.float32)
     norm.set_weights([gamma, np.ones(4), np.ones(4), variance])
     before = [value.tobytes() for value in model.get_weights()]
-    (trace,) = layer_traces(model, _dataset(), _quadratic, num_probes=200)
+    (trace,) = layer_traces(
+        model, closed_forms.dataset(), closed_forms.quadratic, num_probes=200
+    )
     assert [value.tobytes() for value in model.get_weights()] == before
     _within(trace, NORMS.mean() * (gamma**2 / variance).sum())
     # folded, the factor is part of the weight
     (folded,) = layer_traces(
-        inference_model(model).model, _dataset(), _quadratic, num_probes=200
+        inference_model(model).model,
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        num_probes=200,
     )
     _within(folded, NORMS.mean() * 4)
 
@@ -163,37 +163,40 @@ def test_a_quantizer_is_the_identity_inside_and_constant_outside():
     kernel = np.sign(FIRST)  # levels -1, 0 and 1, and a step size of 1
     kernel[0] = 0
     network = quantize_model(
-        _network(kernel), BitScheme(2, 32, overrides=(("*", 2, 32),))
+        closed_forms.network(kernel),
+        BitScheme(2, 32, overrides=(("*", 2, 32),)),
     )
-    settings = {"loss_fn": _quadratic, "num_probes": 200}
-    (latent,) = layer_traces(network, _dataset(), **settings)
+    settings = {"loss_fn": closed_forms.quadratic, "num_probes": 200}
+    (latent,) = layer_traces(network, closed_forms.dataset(), **settings)
     assert (latent.layer, latent.variable) == ("quant_dense0", "kernel")
     _within(latent, 4 * NORMS.mean())
     (deployed,) = layer_traces(
-        inference_model(network).model, _dataset(), **settings
+        inference_model(network).model, closed_forms.dataset(), **settings
     )
     assert deployed.trace == pytest.approx(latent.trace, rel=1e-5)
     perturbations.kernels(network)[0].assign(3 * kernel)
-    (clipped,) = layer_traces(network, _dataset(), **settings)
+    (clipped,) = layer_traces(network, closed_forms.dataset(), **settings)
     # only the row of zeros is left, whose block is diagonal
     truth = 4 * (IMAGES[:, 0] ** 2).mean()
     assert clipped.trace == pytest.approx(truth, rel=1e-5)
 
 
 def test_a_network_with_quantized_activations_has_curvature():
-    network = quantize_model(_network(FIRST, SECOND), BitScheme(4, 4))
-    calibrate(network, _dataset())
+    network = quantize_model(
+        closed_forms.network(FIRST, SECOND), BitScheme(4, 4)
+    )
+    calibrate(network, closed_forms.dataset())
     for model in (network, inference_model(network).model):
-        traces = layer_traces(model, _dataset(), num_probes=4)
+        traces = layer_traces(model, closed_forms.dataset(), num_probes=4)
         assert all(trace.trace > 0 for trace in traces)
 
 
 def test_only_the_chosen_variables_count():
-    network = _network(FIRST, SECOND)
+    network = closed_forms.network(FIRST, SECOND)
     (trace,) = layer_traces(
         network,
-        _dataset(),
-        _quadratic,
+        closed_forms.dataset(),
+        closed_forms.quadratic,
         variables=lambda model: model.trainable_weights[1:],
         num_probes=200,
     )
@@ -203,26 +206,31 @@ def test_only_the_chosen_variables_count():
 
 
 def test_fake_quant_operations_have_no_curvature():
-    model = _network(FIRST, SECOND)
+    model = closed_forms.network(FIRST, SECOND)
     quantized = tfmot.quantization.keras.quantize_model(model)
     quantized(IMAGES, training=True)
     with pytest.raises(
         errors.ModelError,
         match="dense0/kernel, quant_dense1/kernel: TensorFlow's fake-quant",
     ):
-        layer_traces(quantized, _dataset(), num_probes=2)
+        layer_traces(quantized, closed_forms.dataset(), num_probes=2)
 
 
 def test_a_single_layer_without_curvature_is_named():
     with pytest.raises(errors.ModelError, match="'net'.* in dense0/kernel:"):
-        layer_traces(_network(FIRST), _dataset(), _linear, num_probes=2)
+        layer_traces(
+            closed_forms.network(FIRST),
+            closed_forms.dataset(),
+            closed_forms.linear,
+            num_probes=2,
+        )
 
 
 def test_a_model_without_kernels():
     inputs = keras.Input([5])
     model = keras.Model(inputs, keras.layers.ReLU()(inputs), name="bare")
     with pytest.raises(errors.ModelError, match="'bare' has no weight"):
-        layer_traces(model, _dataset())
+        layer_traces(model, closed_forms.dataset())
 
 
 def test_derivatives_that_are_not_finite():
@@ -230,30 +238,37 @@ def test_derivatives_that_are_not_finite():
         return tf.reduce_sum(tf.sqrt(tf.abs(outputs)), axis=-1)
 
     with pytest.raises(errors.ModelError, match="'net' are not finite"):
-        layer_traces(_network(FIRST), _dataset(0 * IMAGES), root, num_probes=2)
+        layer_traces(
+            closed_forms.network(FIRST),
+            closed_forms.dataset(0 * IMAGES),
+            root,
+            num_probes=2,
+        )
 
 
 def test_settings_and_data_out_of_range():
-    network = _network(FIRST)
+    network = closed_forms.network(FIRST)
     with pytest.raises(errors.ConfigError, match="num_probes >= 2, not 1"):
-        layer_traces(network, _dataset(), num_probes=1)
+        layer_traces(network, closed_forms.dataset(), num_probes=1)
     with pytest.raises(errors.DataError, match="empty"):
-        layer_traces(network, _dataset().take(0))
+        layer_traces(network, closed_forms.dataset().take(0))
     with pytest.raises(errors.ConfigError, match="loss of each example"):
         layer_traces(
             network,
-            _dataset(),
+            closed_forms.dataset(),
             lambda labels, logits: tf.reduce_mean(
                 cross_entropy(labels, logits)
             ),
         )
     network.layers[-1].kernel.assign(FIRST * np.nan)
     with pytest.raises(errors.ModelError, match="loss is not finite"):
-        layer_traces(network, _dataset())
+        layer_traces(network, closed_forms.dataset())
 
 
 def test_fields_but_the_diagonal_are_numbers_and_names():
-    (trace,) = layer_traces(_network(FIRST), _dataset(), num_probes=2)
+    (trace,) = layer_traces(
+        closed_forms.network(FIRST), closed_forms.dataset(), num_probes=2
+    )
     fields = dataclasses.asdict(trace)
     assert fields.pop("diagonal").shape == (5, 4)
     assert {type(value) for value in fields.values()} == {str, float, int}

@@ -2,46 +2,16 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import average_sharpness
 from qgen_tf.quantization import BitScheme, quantize_model
+from tests.measures import closed_forms
+from tests.measures.closed_forms import IMAGES
 
-_GENERATOR = np.random.default_rng(0)
-IMAGES = _GENERATOR.normal(size=(32, 5)).astype(np.float32)
-LABELS = _GENERATOR.integers(3, size=32)
-KERNEL = _GENERATOR.normal(size=(5, 3)).astype(np.float32)
+KERNEL = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
 SIGMA = 0.05
-
-
-def _dataset(images=IMAGES, labels=LABELS, batch_size=20):
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-    return dataset.batch(batch_size).cache()
-
-
-def _network(*kernels):
-    """A network without biases, linear but for ReLUs between its layers."""
-    inputs = x = keras.Input([kernels[0].shape[0]])
-    for index, kernel in enumerate(kernels):
-        dense = keras.layers.Dense(kernel.shape[1], use_bias=False)
-        x = dense(keras.layers.ReLU()(x) if index else x)
-        dense.kernel.assign(kernel)
-    return keras.Model(inputs, x)
-
-
-def _quadratic(labels, outputs):
-    """L = |x W|^2 / 2, whose Hessian is E[x x'] for each column of W."""
-    del labels
-    return tf.reduce_sum(outputs**2, axis=-1) / 2
-
-
-def _linear(labels, outputs):
-    del labels
-    return tf.reduce_sum(outputs, axis=-1)
-
-
 HESSIAN_DIAGONAL = np.repeat((IMAGES**2).mean(axis=0)[:, None], 3, axis=1)
 
 
@@ -50,9 +20,9 @@ def test_of_a_quadratic_is_half_the_trace_of_its_hessian(adaptive):
     weights = KERNEL**2 if adaptive else np.ones_like(KERNEL)
     truth = SIGMA**2 / 2 * (HESSIAN_DIAGONAL * weights).sum()
     result = average_sharpness(
-        _network(KERNEL),
-        _dataset(),
-        _quadratic,
+        closed_forms.network(KERNEL),
+        closed_forms.dataset(),
+        closed_forms.quadratic,
         sigma=SIGMA,
         num_samples=80,
         adaptive=adaptive,
@@ -64,9 +34,13 @@ def test_of_a_quadratic_is_half_the_trace_of_its_hessian(adaptive):
 
 
 def test_the_gradient_cancels():
-    network = _network(KERNEL)
+    network = closed_forms.network(KERNEL)
     result = average_sharpness(
-        network, _dataset(), _linear, sigma=SIGMA, adaptive=False
+        network,
+        closed_forms.dataset(),
+        closed_forms.linear,
+        sigma=SIGMA,
+        adaptive=False,
     )
     # one sign alone would move the loss by this, as a standard deviation
     one_sided = SIGMA * np.sqrt(3) * np.linalg.norm(IMAGES.mean(axis=0))
@@ -76,10 +50,13 @@ def test_the_gradient_cancels():
 
 
 def test_standard_error_is_the_spread_over_seeds():
-    network, dataset = _network(KERNEL), _dataset(batch_size=32)
+    network, dataset = (
+        closed_forms.network(KERNEL),
+        closed_forms.dataset(batch_size=32),
+    )
     results = [
         average_sharpness(
-            network, dataset, _quadratic, seed=seed, num_samples=8
+            network, dataset, closed_forms.quadratic, seed=seed, num_samples=8
         )
         for seed in range(24)
     ]
@@ -99,8 +76,8 @@ def test_adaptive_is_blind_to_a_rescaling_of_layers():
     for adaptive in (False, True):
         for factor in (1.0, 8.0):
             values[adaptive, factor] = average_sharpness(
-                _network(first * factor, second / factor),
-                _dataset(),
+                closed_forms.network(first * factor, second / factor),
+                closed_forms.dataset(),
                 num_samples=5,
                 adaptive=adaptive,
             ).value
@@ -110,11 +87,11 @@ def test_adaptive_is_blind_to_a_rescaling_of_layers():
 
 
 def test_sigma_scales_a_quadratic_and_seed_repeats_it():
-    network, dataset = _network(KERNEL), _dataset()
+    network, dataset = closed_forms.network(KERNEL), closed_forms.dataset()
 
     def value(**settings):
         return average_sharpness(
-            network, dataset, _quadratic, num_samples=5, **settings
+            network, dataset, closed_forms.quadratic, num_samples=5, **settings
         ).value
 
     assert value(sigma=0.5) == value(sigma=0.5)
@@ -123,12 +100,12 @@ def test_sigma_scales_a_quadratic_and_seed_repeats_it():
 
 
 def test_only_the_chosen_variables_get_noise():
-    network = _network(KERNEL, np.eye(3, dtype=np.float32))
+    network = closed_forms.network(KERNEL, np.eye(3, dtype=np.float32))
     results = [
         average_sharpness(
             network,
-            _dataset(),
-            _linear,
+            closed_forms.dataset(),
+            closed_forms.linear,
             variables=lambda model, index=index: model.trainable_weights[
                 index : index + 1
             ],
@@ -146,23 +123,37 @@ def test_only_the_chosen_variables_get_noise():
 def test_points_of_a_2_bit_network():
     kernel = np.sign(KERNEL)  # levels -1, 0 and 1, and a step size of 1
     kernel[0] = 0
-    network = quantize_model(_network(kernel), BitScheme(2, 32, 2))
+    network = quantize_model(closed_forms.network(kernel), BitScheme(2, 32, 2))
     settings = {"adaptive": False, "num_samples": 30}
     deployed = average_sharpness(
-        network, _dataset(), _quadratic, sigma=SIGMA, **settings
+        network,
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        sigma=SIGMA,
+        **settings,
     )
     truth = SIGMA**2 / 2 * HESSIAN_DIAGONAL.sum()
     assert abs(deployed.value - truth) < 4 * deployed.standard_error
     assert deployed.settings["point"] == "deployed"
     # a live quantizer rounds all noise below half a step away
     latent = average_sharpness(
-        network, _dataset(), _quadratic, sigma=SIGMA, point="latent", **settings
+        network,
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        sigma=SIGMA,
+        point="latent",
+        **settings,
     )
     assert latent.value == latent.standard_error == 0.0
     assert latent.settings["point"] == "latent"
     settings["num_samples"] = 10
     wide = average_sharpness(
-        network, _dataset(), _quadratic, sigma=0.5, point="latent", **settings
+        network,
+        closed_forms.dataset(),
+        closed_forms.quadratic,
+        sigma=0.5,
+        point="latent",
+        **settings,
     )
     assert abs(wide.value) > 1e-3
 
@@ -179,19 +170,25 @@ def test_points_of_a_2_bit_network():
 )
 def test_settings_out_of_range(settings):
     with pytest.raises(errors.ConfigError, match="average_sharpness needs"):
-        average_sharpness(_network(KERNEL), _dataset(), **settings)
+        average_sharpness(
+            closed_forms.network(KERNEL), closed_forms.dataset(), **settings
+        )
 
 
 def test_an_unknown_point():
     with pytest.raises(errors.ConfigError, match="'dequantized'"):
-        average_sharpness(_network(KERNEL), _dataset(), point="dequantized")
+        average_sharpness(
+            closed_forms.network(KERNEL),
+            closed_forms.dataset(),
+            point="dequantized",
+        )
 
 
 def test_a_model_without_kernels():
     inputs = keras.Input([5])
     model = keras.Model(inputs, keras.layers.ReLU()(inputs), name="bare")
     with pytest.raises(errors.ModelError, match="'bare' has no weight"):
-        average_sharpness(model, _dataset())
+        average_sharpness(model, closed_forms.dataset())
 
 
 @pytest.mark.parametrize("sigma", [1e-2, 1e30])
@@ -199,12 +196,16 @@ def test_a_loss_that_is_not_finite(sigma):
     kernel = KERNEL.copy()
     if sigma < 1:
         kernel[0, 0] = np.nan
-    network = _network(kernel)
+    network = closed_forms.network(kernel)
     with pytest.raises(errors.ModelError, match="diverged|choose a smaller"):
-        average_sharpness(network, _dataset(), _quadratic, sigma=sigma)
+        average_sharpness(
+            network, closed_forms.dataset(), closed_forms.quadratic, sigma=sigma
+        )
     np.testing.assert_array_equal(network.get_weights()[0], kernel)
 
 
 def test_an_empty_data_set():
     with pytest.raises(errors.DataError, match="empty"):
-        average_sharpness(_network(KERNEL), _dataset().take(0))
+        average_sharpness(
+            closed_forms.network(KERNEL), closed_forms.dataset().take(0)
+        )
