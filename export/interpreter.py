@@ -38,7 +38,9 @@ class Interpreter:
           batch_size: examples a call.
           num_threads: None for all cores.
           expand_int4: whether weights of 4 bits are expanded to 8 in memory.
-            As they are, convolutions round each value up to one step off.
+            As they are, each convolution rounds values up to one step off,
+            which adds up to many over a network whose activations have few
+            bits.
 
         Raises:
           ExportError: the runtime cannot run the file.
