@@ -20,6 +20,7 @@ from qgen_tf.measures.noise import LayerNoise, layer_noise
 from qgen_tf.measures.pac_bayes import pac_bayes_sigma
 from qgen_tf.measures.result import MeasureResult
 from qgen_tf.measures.sharpness import average_sharpness
+from qgen_tf.measures.spectrum import Eigenvalues, top_eigenvalues
 
 MEASURES: dict[str, Callable[..., MeasureResult]] = {
     "average_sharpness": average_sharpness,
@@ -29,6 +30,7 @@ MEASURES: dict[str, Callable[..., MeasureResult]] = {
 __all__ = [
     "MEASURES",
     "BitSuggestion",
+    "Eigenvalues",
     "Evaluation",
     "GeneralizationGap",
     "Interval",
@@ -45,4 +47,5 @@ __all__ = [
     "pac_bayes_sigma",
     "predictor",
     "suggest_bits",
+    "top_eigenvalues",
 ]

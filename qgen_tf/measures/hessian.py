@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +11,8 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.evaluate import (
-    LossFn,
-    cross_entropy,
-    evaluate,
-    predictor,
-)
+from qgen_tf.measures.evaluate import LossFn, cross_entropy
+from qgen_tf.measures.hessian_products import Hessian
 from qgen_tf.measures.perturbations import Variables
 
 
@@ -59,21 +55,16 @@ def layer_traces(
     `H_ll` those in the weights of layer l. For a vector v of independent
     random signs `E[v_i (H v)_i] = H_ii`, and summed over the layer it is the
     trace (Hutchinson 1990): what other weights add to `(H v)_i` is as often
-    positive as negative. So one product `H v` serves all layers. Each is the
-    derivative of a derivative, exact for the data set: no weight is moved.
-
-    The model computes as in inference: BatchNorm with its moving statistics.
-    A quantizer counts as its straight-through gradient has it: as the identity
-    inside of its range, and as a constant outside.
+    positive as negative. So one product `H v` serves all layers; see `Hessian`.
 
     Args:
       model: images to logits. The curvature is that at its weights as they
         are; for the deployed network pass `inference_model(model).model`.
-      dataset: batches of (images, int labels), cached; read twice.
+      dataset: batches of (images, int labels), cached; read once for each
+        probe.
       loss_fn: (labels, logits) to the loss of each example.
       variables: given the model, its weights of interest.
-      num_probes: random vectors, at least 2; each costs about three times the
-        gradient.
+      num_probes: random vectors, at least 2.
       seed: of the probes.
 
     Returns:
@@ -89,21 +80,18 @@ def layer_traces(
         raise errors.ConfigError(
             f"layer_traces needs num_probes >= 2, not {num_probes}."
         )
-    chosen = variables(model)
-    if not chosen:
-        raise errors.ModelError(
-            f"model {model.name!r} has no weight to differentiate in."
-        )
-    count = len(evaluate(predictor(model), dataset, loss_fn).losses)
+    hessian = Hessian(model, dataset, loss_fn, variables)
+    chosen = hessian.variables
     samples = np.zeros((num_probes, len(chosen)))
     diagonals = [tf.zeros_like(variable) for variable in chosen]
-    terms = _trace_terms(model, loss_fn, chosen, seed)
-    for images, labels in dataset:
-        for probe in range(num_probes):
-            sums, products = terms(images, labels, tf.constant(probe, tf.int64))
-            samples[probe] += sums.numpy() / count
-            for index, product in enumerate(products):
-                diagonals[index] += product / (count * num_probes)
+    for probe in range(num_probes):
+        signs = _signs(chosen, seed, probe)
+        for index, (sign, part) in enumerate(
+            zip(signs, hessian.product(signs), strict=True)
+        ):
+            diagonal = (sign * part).numpy()
+            samples[probe, index] = diagonal.sum(dtype=np.float64)
+            diagonals[index] += diagonal / num_probes
     names = [_names(model, variable) for variable in chosen]
     _require_curvature(model, names, samples)
     means = samples.mean(axis=0)
@@ -134,64 +122,15 @@ def _names(model: keras.Model, variable: tf.Variable) -> tuple[str, str]:
     return owner.name, variable.name.split(":")[0].split("/")[-1]
 
 
-def _trace_terms(
-    model: keras.Model,
-    loss_fn: LossFn,
-    variables: Sequence[tf.Variable],
-    seed: int,
-) -> Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]:
-    """Compiles `v_i (H v)_i`, with H summed over a batch of examples.
-
-    What is returned gives its sum over each variable, float64 [variables], and
-    itself, in the shapes of the variables.
-
-    Args:
-      model: images to logits.
-      loss_fn: (labels, logits) to the loss of each example.
-      variables: in which H is taken.
-      seed: of v, whose number is the argument `probe`.
-    """
-
-    @tf.function(reduce_retracing=True)
-    def terms(images, labels, probe):
-        signs = _signs(variables, seed, probe)
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            outer.watch(variables)
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
-                inner.watch(variables)
-                logits = model(images, training=False)
-                loss = tf.reduce_sum(loss_fn(labels, logits))
-            gradients = inner.gradient(
-                loss, variables, unconnected_gradients="zero"
-            )
-            slope = tf.add_n(
-                [
-                    tf.reduce_sum(sign * gradient)
-                    for sign, gradient in zip(signs, gradients, strict=True)
-                ]
-            )
-        products = outer.gradient(
-            slope, variables, unconnected_gradients="zero"
-        )
-        diagonals = [
-            sign * product
-            for sign, product in zip(signs, products, strict=True)
-        ]
-        sums = [tf.reduce_sum(tf.cast(d, tf.float64)) for d in diagonals]
-        return tf.stack(sums), diagonals
-
-    return terms
-
-
 def _signs(
-    variables: Sequence[tf.Variable], seed: int, probe: tf.Tensor
+    variables: Sequence[tf.Variable], seed: int, probe: int
 ) -> list[tf.Tensor]:
     """Returns independent random signs in the shapes of the variables."""
     signs = []
     for index, variable in enumerate(variables):
         coins = tf.random.stateless_uniform(
             variable.shape,
-            tf.stack([seed, probe * len(variables) + index]),
+            (seed, probe * len(variables) + index),
             minval=0,
             maxval=2,
             dtype=tf.int32,
@@ -207,10 +146,6 @@ def _require_curvature(
 
     TensorFlow says nothing where an operation has none: it gives None or zero.
     """
-    if not np.isfinite(samples).all():
-        raise errors.ModelError(
-            f"the second derivatives of model {model.name!r} are not finite."
-        )
     flat = [
         f"{layer}/{variable}"
         for (layer, variable), column in zip(names, samples.T, strict=True)

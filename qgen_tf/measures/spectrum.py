@@ -1,0 +1,144 @@
+"""The largest eigenvalues of the Hessian of a loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse.linalg
+import tensorflow as tf
+
+from qgen_tf import errors
+from qgen_tf.compat import keras
+from qgen_tf.measures import perturbations
+from qgen_tf.measures.evaluate import LossFn, cross_entropy
+from qgen_tf.measures.hessian_products import Hessian
+from qgen_tf.measures.perturbations import Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Eigenvalues:
+    """Eigenvalues of the Hessian, the largest first.
+
+    Attributes:
+      values: float64 [count], in nats per squared weight.
+      residuals: `|H v - lambda v|` of each unit eigenvector v found, likewise;
+        the Hessian has an eigenvalue within this distance.
+      vectors: float32 [count, weights]; the weights are those of all variables
+        in their order, flattened.
+      num_products: products of the Hessian with a vector that it took.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    vectors: np.ndarray = dataclasses.field(repr=False, compare=False)
+    num_products: int
+
+
+def top_eigenvalues(
+    model: keras.Model,
+    dataset: tf.data.Dataset,
+    loss_fn: LossFn = cross_entropy,
+    *,
+    variables: Variables = perturbations.kernels,
+    count: int = 1,
+    tolerance: float = 1e-3,
+    max_restarts: int = 50,
+    seed: int = 0,
+) -> Eigenvalues:
+    """Finds the largest eigenvalues of the Hessian, by Lanczos iterations.
+
+    `lambda_max` is the sharpness of Hochreiter and Schmidhuber's flat minima:
+    the worst rise in loss within a small distance rho is `rho^2 lambda_max /
+    2` at a minimum. The implicitly restarted Lanczos method of ARPACK keeps
+    some twenty vectors of all weights in memory, in float64. Eigenvalues below
+    zero, where the weights are not at a minimum, are among the smallest.
+
+    Args:
+      model: images to logits. The curvature is that at its weights as they
+        are; for the deployed network pass `inference_model(model).model`.
+      dataset: batches of (images, int labels), cached; read once for each
+        product.
+      loss_fn: (labels, logits) to the loss of each example.
+      variables: given the model, its weights of interest.
+      count: number of eigenvalues, less than that of weights.
+      tolerance: relative accuracy of the eigenvalues; products are float32,
+        so that 1e-6 is about the least.
+      max_restarts: restarts of the method, each some ten products.
+      seed: of the first vector.
+
+    Raises:
+      ConfigError: `count`, `tolerance` or `max_restarts` is out of range.
+      DataError: the data set is empty.
+      ModelError: the model has none of the weights, its loss or a product is
+        not finite, the loss has no second derivative, or the eigenvalues were
+        not found within `max_restarts`.
+    """
+    hessian = Hessian(model, dataset, loss_fn, variables)
+    if not (1 <= count < hessian.size and tolerance > 0 and max_restarts >= 1):
+        raise errors.ConfigError(
+            "top_eigenvalues needs tolerance > 0, max_restarts >= 1 and a "
+            f"count of 1 to {hessian.size - 1} (there are {hessian.size} "
+            f"weights), not {tolerance}, {max_restarts} and {count}."
+        )
+    operator = _Operator(hessian)
+    start = np.random.default_rng(seed).normal(size=hessian.size)
+    if not operator(start).any():
+        raise errors.ModelError(
+            f"the loss of model {model.name!r} has no second derivative: "
+            "TensorFlow's fake-quant operations have none (use "
+            "qgen_tf.quantize_model or the float model)."
+        )
+    try:
+        values, vectors = scipy.sparse.linalg.eigsh(
+            scipy.sparse.linalg.LinearOperator(
+                (hessian.size, hessian.size), operator, dtype=np.float64
+            ),
+            k=count,
+            which="LA",
+            v0=start,
+            tol=tolerance,
+            maxiter=max_restarts,
+        )
+    except scipy.sparse.linalg.ArpackNoConvergence as error:
+        raise errors.ModelError(
+            f"{len(error.eigenvalues)} of {count} eigenvalues of model "
+            f"{model.name!r} were found within {operator.num_products} "
+            "products: raise max_restarts or tolerance."
+        ) from error
+    order = np.argsort(values)[::-1]
+    values, vectors = values[order], vectors.T[order]
+    residuals = [
+        np.linalg.norm(operator(vector) - value * vector)
+        for value, vector in zip(values, vectors, strict=True)
+    ]
+    return Eigenvalues(
+        values,
+        np.array(residuals),
+        vectors.astype(np.float32),
+        operator.num_products,
+    )
+
+
+class _Operator:
+    """The Hessian as a function from flat vectors to flat vectors."""
+
+    def __init__(self, hessian: Hessian):
+        self.num_products = 0
+        self._hessian = hessian
+        sizes = [v.shape.num_elements() for v in hessian.variables]
+        self._cuts = np.cumsum(sizes)[:-1]
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        """Returns `H v` in float64."""
+        self.num_products += 1
+        parts = np.split(vector.reshape(-1), self._cuts)
+        tensors = [
+            tf.constant(part.reshape(variable.shape), variable.dtype)
+            for part, variable in zip(
+                parts, self._hessian.variables, strict=True
+            )
+        ]
+        products = self._hessian.product(tensors)
+        flat = [product.numpy().reshape(-1) for product in products]
+        return np.concatenate(flat).astype(np.float64)
