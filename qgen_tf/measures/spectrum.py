@@ -48,11 +48,10 @@ def top_eigenvalues(
 ) -> Eigenvalues:
     """Finds the largest eigenvalues of the Hessian, by Lanczos iterations.
 
-    `lambda_max` is the sharpness of Hochreiter and Schmidhuber's flat minima:
+    The largest one is the curvature of the sharpest direction: at a minimum,
     the worst rise in loss within a small distance rho is `rho^2 lambda_max /
-    2` at a minimum. The implicitly restarted Lanczos method of ARPACK keeps
-    some twenty vectors of all weights in memory, in float64. Eigenvalues below
-    zero, where the weights are not at a minimum, are among the smallest.
+    2`. The implicitly restarted Lanczos method of ARPACK keeps some twenty
+    vectors of all weights in memory, in float64.
 
     Args:
       model: images to logits. The curvature is that at its weights as they
