@@ -195,3 +195,16 @@ def test_one_bit_gradients_per_step(shape):
     signed = np.float32([[1, -2, 3], [-4, 5, -6]])
     wanted = signed.sum(0, keepdims=True) if shape else signed.sum()
     np.testing.assert_array_equal(of_step, wanted)
+
+
+@pytest.mark.parametrize("step_shape", [(), (1, 1)])
+@pytest.mark.parametrize("levels_range", [(-8, 7), (0, 15), (-3, 12)])
+def test_a_model_that_diverges_is_seen_to(levels_range, step_shape):
+    low, high = levels_range
+    values = tf.constant([[np.nan, 1.0, np.inf]] * 9)
+    for step in (0.25, np.nan):
+        found = quant_ops.quantize(
+            values, tf.fill(step_shape, step), low, high, nonnegative=low == 0
+        )
+        wanted = np.array([np.nan, 1.0, 0.25 * high]) + 0.0 * step
+        np.testing.assert_array_equal(found, np.tile(wanted, (9, 1)))
