@@ -1,10 +1,12 @@
 """Training steps of legacy Keras models, for `qat_overhead`.
 
-Run as `python -m benchmarks.keras_steps CONTENDER MODEL BATCH_SIZE THREADS`.
+Run as `python -m benchmarks.keras_steps CONTENDER LIBRARY MODEL BATCH_SIZE
+THREADS`; LIBRARY is loaded first.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from typing import Any
@@ -78,12 +80,13 @@ def _contender(name: str, model: Any, images: np.ndarray) -> Any:
 
 def main() -> None:
     """Serves the contender that the command line names."""
-    contender, model_name, batch_size, threads = sys.argv[1:]
+    contender, library, model_name, batch_size, threads = sys.argv[1:]
     import tensorflow as tf
 
     from qgen_tf import models
     from qgen_tf.compat import keras
 
+    importlib.import_module(library)
     if int(threads):
         tf.config.threading.set_intra_op_parallelism_threads(int(threads))
         tf.config.threading.set_inter_op_parallelism_threads(int(threads))

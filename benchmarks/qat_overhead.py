@@ -26,7 +26,8 @@ A contender and its float model run in two processes that take turns, step by
 step, so that whatever else slows the machine slows both. Ratios are those of
 neighbouring steps: the median over rounds, with the quartiles. On a machine
 that others use too, trust the processor time more than the wall time, and
---threads=1 most. Memory is the peak of each process, its libraries included.
+--threads=1 most. Memory is the peak of each process; both have loaded the
+libraries of the contender, as a program has that trains both models.
 
 Contenders are wXaY (qgen_tf's LSQ with X-bit weights and Y-bit activations),
 tfmot (its default 8-bit quantize_model), qkeras (quantized_bits(4) and
@@ -136,17 +137,28 @@ def _ratio(seconds: list[float], reference: list[float]) -> Ratio:
 
 
 def _worker(contender: str, *, beside: str) -> step_worker.Worker:
-    """Starts `contender` in the environment that `beside` needs."""
-    python, module = {
-        "brevitas": (_BREVITAS_PYTHON.value, "benchmarks.torch_steps"),
-        "qkeras": (_QKERAS_PYTHON.value, "benchmarks.keras_steps"),
-    }.get(beside, (None, "benchmarks.keras_steps"))
+    """Starts `contender` with the environment and libraries of `beside`."""
+    python, module, library = {
+        "brevitas": (
+            _BREVITAS_PYTHON.value,
+            "benchmarks.torch_steps",
+            "brevitas.nn",
+        ),
+        "qkeras": (_QKERAS_PYTHON.value, "benchmarks.keras_steps", "qkeras"),
+        "tfmot": (
+            None,
+            "benchmarks.keras_steps",
+            "tensorflow_model_optimization",
+        ),
+    }.get(beside, (None, "benchmarks.keras_steps", "qgen_tf.quantization"))
     python = python or sys.executable
     if os.sep in python:  # the worker runs in another folder
         python = os.path.abspath(python)
     numbers = (_BATCH_SIZE.value, _THREADS.value)
     return step_worker.Worker(
-        python, module, [contender, _MODEL.value, *map(str, numbers)]
+        python,
+        module,
+        [contender, library, _MODEL.value, *map(str, numbers)],
     )
 
 

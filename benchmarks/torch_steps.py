@@ -1,11 +1,12 @@
 """Training steps of PyTorch and Brevitas models, for `qat_overhead`.
 
-Run as `python -m benchmarks.torch_steps CONTENDER MODEL BATCH_SIZE
+Run as `python -m benchmarks.torch_steps CONTENDER LIBRARY MODEL BATCH_SIZE
 THREADS`, in an environment of its own: `pip install torch brevitas`.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +105,8 @@ def _resnet(layers: Any, width: int, stages: tuple[int, ...]) -> nn.Module:
 
 def main() -> None:
     """Serves the contender that the command line names."""
-    contender, model_name, batch_size, threads = sys.argv[1:]
+    contender, library, model_name, batch_size, threads = sys.argv[1:]
+    importlib.import_module(library)
     torch.manual_seed(0)
     if int(threads):
         torch.set_num_threads(int(threads))

@@ -23,6 +23,8 @@ from qgen_tf.quantization.quantize_scheme import FLOAT_BITS, BitScheme
 
 Layer: TypeAlias = keras.layers.Layer
 
+_INPUT_BITS = 8  # at fewer, a step size that trains pays
+
 
 class Plan:
     """Decides for each layer of a primitive model what is quantized and how."""
@@ -88,9 +90,10 @@ class Plan:
             return quantizers.FixedActivationQuantizer(
                 8, step_size=grid.step_size, zero_point=grid.zero_point
             )
-        return self._quantizer(
-            self._family.activations, bits, signed=self._signed[layer.name]
-        )
+        kind = self._family.activations
+        if isinstance(layer, keras.layers.InputLayer) and bits == _INPUT_BITS:
+            kind = self._family.inputs
+        return self._quantizer(kind, bits, signed=self._signed[layer.name])
 
     def enters_the_integer_network(self, layer: Layer) -> bool:
         """Whether the output of a layer left alone goes on to one that is not.

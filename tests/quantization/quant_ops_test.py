@@ -120,6 +120,35 @@ def test_what_is_known_before_does_not_matter(levels_range, step_shape):
     np.testing.assert_allclose(of_step, of_step_, rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_behind_a_relu_a_graph_computes_what_its_operations_compute(
+    jit_compile,
+):
+    generator = np.random.default_rng(0)
+    values = generator.normal(scale=3.0, size=(40, 30)).astype(np.float32)
+    values[:3] = 0.0  # where the gradient of the ReLU is 0, not 1
+    upstream = tf.constant(generator.normal(size=values.shape), tf.float32)
+
+    def results(values, step):
+        with tf.GradientTape() as tape:
+            tape.watch([values, step])
+            quantized = quant_ops.quantize(
+                tf.nn.relu(values), step, 0, 15, nonnegative=True
+            )
+        gradients = tape.gradient(quantized, [values, step], upstream)
+        return (quantized, *gradients)
+
+    inputs = (tf.constant(values), tf.constant(0.37))
+    compiled = tf.function(results, jit_compile=jit_compile)
+    quantized, of_values, of_step = compiled(*inputs)
+    quantized_, of_values_, of_step_ = results(*inputs)
+    np.testing.assert_allclose(quantized, quantized_, rtol=1e-6)
+    np.testing.assert_array_equal(of_values, of_values_)
+    inside = (values > 0.0) & (values <= 15 * 0.37)
+    np.testing.assert_array_equal(of_values, np.where(inside, upstream, 0.0))
+    np.testing.assert_allclose(of_step, of_step_, rtol=1e-4)
+
+
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_hessian_of_a_quadratic_loss(per_channel):
     generator = np.random.default_rng(1)

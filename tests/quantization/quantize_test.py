@@ -219,11 +219,16 @@ def test_an_override_that_matches_nothing(pattern):
         quantize_model(harness.residual(), scheme)
 
 
+@pytest.mark.parametrize("input_bits", [8, 7])
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_each_quantizer_by_its_name(name):
-    scheme = BitScheme(4, 4, quantizer=name, step_learning_rate=0.5)
+def test_each_quantizer_by_its_name(name, input_bits):
+    scheme = BitScheme(4, 4, input_bits, quantizer=name, step_learning_rate=0.5)
     family = QUANTIZERS[name]
-    for wrapper in wrappers(quantize_model(harness.tiny_nin(), scheme)):
+    first, *others = wrappers(quantize_model(harness.tiny_nin(), scheme))
+    kind = family.inputs if input_bits == 8 else family.activations
+    assert first.name == "quant_image_input"
+    assert type(first.quantize_config.output_quantizer) is kind
+    for wrapper in others:
         config = wrapper.quantize_config
         for quantizer in config.weight_quantizers.values():
             assert type(quantizer) is family.weights

@@ -6,7 +6,6 @@ import dataclasses
 
 from qgen_tf.quantization.quantizers.base import (
     ActivationQuantizer,
-    FixedActivationQuantizer,
     WeightQuantizer,
     allow_uncalibrated,
 )
@@ -17,6 +16,10 @@ from qgen_tf.quantization.quantizers.dorefa import (
 from qgen_tf.quantization.quantizers.ewgs import (
     EWGSActivationQuantizer,
     EWGSWeightQuantizer,
+)
+from qgen_tf.quantization.quantizers.fixed import (
+    CalibratedActivationQuantizer,
+    FixedActivationQuantizer,
 )
 from qgen_tf.quantization.quantizers.lsq import (
     LSQActivationQuantizer,
@@ -34,6 +37,7 @@ from qgen_tf.quantization.quantizers.pact import PACTActivationQuantizer
 __all__ = [
     "QUANTIZERS",
     "ActivationQuantizer",
+    "CalibratedActivationQuantizer",
     "DoReFaActivationQuantizer",
     "DoReFaWeightQuantizer",
     "EWGSActivationQuantizer",
@@ -60,18 +64,31 @@ class Family:
     Attributes:
       weights: class of its weight quantizer.
       activations: class of its activation quantizer.
+      inputs: class of the quantizer of what the model reads, at 8 bits. These
+        are data, not activations: their range is known when they are seen, and
+        a step size that trains would cost a training step the gradient of the
+        first layer in its inputs.
     """
 
     weights: type[WeightQuantizer]
     activations: type[ActivationQuantizer]
+    inputs: type[ActivationQuantizer] = CalibratedActivationQuantizer
 
 
 QUANTIZERS: dict[str, Family] = {
     "lsq": Family(LSQWeightQuantizer, LSQActivationQuantizer),
-    "lsq_plus": Family(LSQPlusWeightQuantizer, LSQPlusActivationQuantizer),
+    "lsq_plus": Family(
+        LSQPlusWeightQuantizer,
+        LSQPlusActivationQuantizer,
+        inputs=LSQPlusActivationQuantizer,  # for its zero point
+    ),
     # PACT takes the weights of DoReFa (Choi et al. 2018, section 5)
     "pact": Family(DoReFaWeightQuantizer, PACTActivationQuantizer),
     "dorefa": Family(DoReFaWeightQuantizer, DoReFaActivationQuantizer),
     "ewgs": Family(EWGSWeightQuantizer, EWGSActivationQuantizer),
-    "minmax": Family(MinMaxWeightQuantizer, MinMaxActivationQuantizer),
+    "minmax": Family(
+        MinMaxWeightQuantizer,
+        MinMaxActivationQuantizer,
+        inputs=MinMaxActivationQuantizer,  # likewise
+    ),
 }

@@ -9,10 +9,8 @@ import tensorflow as tf
 
 from qgen_tf.compat import keras
 from qgen_tf.quantization import levels, quant_ops
-from qgen_tf.quantization.quantizers.base import (
-    ActivationQuantizer,
-    WeightQuantizer,
-)
+from qgen_tf.quantization.quantizers.base import WeightQuantizer
+from qgen_tf.quantization.quantizers.fixed import CalibratedActivationQuantizer
 from qgen_tf.quantization.quantizers.variables import Variables
 
 _MAX_ODD_BITS = 7
@@ -70,22 +68,10 @@ class DoReFaWeightQuantizer(WeightQuantizer):
 
 
 @keras.utils.register_keras_serializable(package="qgen_tf")
-class DoReFaActivationQuantizer(ActivationQuantizer):
+class DoReFaActivationQuantizer(CalibratedActivationQuantizer):
     """DoReFa of activations: clipped to a fixed range, and rounded.
 
     The range of the paper is [0, 1] (equation 11), for networks that are
-    trained from scratch inside of it. Here calibration fixes it by the rule
-    of LSQ, so that a pretrained network fits.
+    trained from scratch inside of it. Here calibration fixes it, so that a
+    pretrained network fits.
     """
-
-    trains_step = False
-
-    def quantize(
-        self, values: tf.Tensor, training: bool, variables: Variables
-    ) -> tf.Tensor:
-        """Returns float32 values on their grid."""
-        step_size = tf.stop_gradient(self.stored_step_size(variables))
-        low, high = self.level_bounds(variables)
-        return quant_ops.quantize(
-            values, step_size, low, high, nonnegative=self.signed is False
-        )
