@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures.evaluate import LossFn, cross_entropy
 from qgen_tf.measures.hessian import LayerTrace, layer_traces
+from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.quantization import (
     FLOAT_BITS,
     BitScheme,

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures.evaluate import LossFn, evaluate, predictor
+from qgen_tf.measures.evaluate import evaluate, predictor
+from qgen_tf.measures.losses import LossFn
 from qgen_tf.measures.perturbations import Variables
 
 

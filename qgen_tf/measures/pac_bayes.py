@@ -8,7 +8,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.evaluate import LossFn, cross_entropy
+from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
 
@@ -74,20 +74,17 @@ def pac_bayes_sigma(
             f"{num_samples}."
         )
     drops: dict[float, np.ndarray] = {}
-    with perturbations.gaussian_probe(
-        model,
-        dataset,
-        loss_fn,
-        point=point,
-        variables=variables,
-        seed=seed,
-        adaptive=adaptive,
-    ) as probe:
+    with perturbations.neighbourhood(
+        model, dataset, loss_fn, point=point, variables=variables
+    ) as near:
 
         def mean_drop(sigma: float) -> float:
             drops[sigma] = np.array(
                 [
-                    probe.accuracy - probe.under_noise(draw, sigma)[1]
+                    near.accuracy
+                    - near.under_noise(
+                        draw, sigma, seed=seed, adaptive=adaptive
+                    )[1]
                     for draw in range(num_samples)
                 ]
             )
@@ -115,8 +112,8 @@ def pac_bayes_sigma(
             "adaptive": adaptive,
             "target_drop": target_drop,
             "bounds": list(bounds),
-            "accuracy": probe.accuracy,
         },
+        details={"accuracy": near.accuracy},
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,8 +10,10 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures.evaluate import LossFn, Objective
-from qgen_tf.quantization.inference import inference_model
+from qgen_tf.measures import sharing
+from qgen_tf.measures.losses import LossFn
+from qgen_tf.measures.objective import Objective
+from qgen_tf.quantization.inference import InferenceModel, inference_model
 
 POINTS = ("deployed", "latent")
 
@@ -32,7 +33,7 @@ def measured_model(model: keras.Model, point: str) -> keras.Model:
       ConfigError: `point` is neither.
     """
     if point == "deployed":
-        return inference_model(model).model
+        return deployed_network(model).model
     if point == "latent":
         return model
     raise errors.ConfigError(f"point {point!r} is not one of {POINTS}.")
@@ -45,6 +46,13 @@ def kernels(model: keras.Model) -> list[tf.Variable]:
         for variable in model.trainable_variables
         if variable.shape.rank >= 2 and "log_step" not in variable.name
     ]
+
+
+@sharing.remembered
+def deployed_network(model: keras.Model) -> InferenceModel:
+    """Returns `inference_model(model)`, under the strategy of the model."""
+    with model.distribute_strategy.scope():
+        return inference_model(model)
 
 
 @contextlib.contextmanager
@@ -80,63 +88,95 @@ def gaussian(
     return noise
 
 
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """A model that can be evaluated under weight noise.
+class Neighbourhood:
+    """The loss of a network at its weights, and near them.
 
     Attributes:
-      loss: without noise, in nats; finite.
-      accuracy: without noise, in [0, 1].
-      under_noise: given the number of a noise draw and its scale, the loss and
-        the accuracy. Noise that makes the model overflow is no error: see
-        `evaluate.Objective`.
+      objective: loss and accuracy at the values that the variables have.
+      variables: the weights that are moved.
+      originals: their values.
+      loss: at these, in nats; finite.
+      accuracy: at these, in [0, 1].
     """
 
-    loss: float
-    accuracy: float
-    under_noise: Callable[[int, float], tuple[float, float]]
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: tf.data.Dataset,
+        loss_fn: LossFn,
+        point: str,
+        variables: Variables,
+    ):
+        """Builds the network and evaluates it; see `neighbourhood`."""
+        network = measured_model(model, point)
+        self.variables = variables(network)
+        if not self.variables:
+            raise errors.ModelError(
+                f"model {model.name!r} has no weight to perturb."
+            )
+        self.objective = Objective(network, dataset, loss_fn, self.variables)
+        self.originals = [tf.identity(variable) for variable in self.variables]
+        self.loss, self.accuracy = self.objective()
+        if not math.isfinite(self.loss):
+            raise errors.ModelError(
+                f"the loss of model {model.name!r} is {self.loss}: training "
+                "has diverged; lower the learning rate."
+            )
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights that are moved."""
+        return sum(v.shape.num_elements() for v in self.variables)
+
+    def move(self, offsets: Sequence[tf.Tensor], scale: float = 1.0) -> None:
+        """Gives the variables the values `original + scale * offset`."""
+        for variable, original, offset in zip(
+            self.variables, self.originals, offsets, strict=True
+        ):
+            variable.assign(original + scale * offset)
+
+    def at(
+        self, offsets: Sequence[tf.Tensor], scale: float = 1.0
+    ) -> tuple[float, float]:
+        """Returns loss and accuracy at `original + scale * offset`.
+
+        Weights that make the model overflow are no error: see `Objective`.
+        """
+        self.move(offsets, scale)
+        return self.objective()
+
+    def under_noise(
+        self, draw: int, scale: float, *, seed: int, adaptive: bool
+    ) -> tuple[float, float]:
+        """Returns loss and accuracy under Gaussian noise; see `gaussian`."""
+        noise = gaussian(
+            self.originals, seed=seed, draw=draw, adaptive=adaptive
+        )
+        return self.at(noise, scale)
+
+
+_remembered_neighbourhood = sharing.remembered(Neighbourhood)
 
 
 @contextlib.contextmanager
-def gaussian_probe(
+def neighbourhood(
     model: keras.Model,
     dataset: tf.data.Dataset,
     loss_fn: LossFn,
     *,
     point: str,
     variables: Variables,
-    seed: int,
-    adaptive: bool,
-) -> Iterator[Probe]:
-    """Evaluates a model and lets it be evaluated under Gaussian weight noise.
+) -> Iterator[Neighbourhood]:
+    """Lets the loss be evaluated near the weights of a model.
 
-    The arguments are those of a measure.
+    The weights are put back, to the bit, at exit. The arguments are those of a
+    measure.
 
     Raises:
       ConfigError: `point` is not one of `POINTS`.
+      DataError: the data set is empty.
       ModelError: there is no weight to perturb, or the loss is not finite.
     """
-    network = measured_model(model, point)
-    chosen = variables(network)
-    if not chosen:
-        raise errors.ModelError(
-            f"model {model.name!r} has no weight to perturb."
-        )
-    objective = Objective(network, dataset, loss_fn)
-    loss, accuracy = objective()
-    if not math.isfinite(loss):
-        raise errors.ModelError(
-            f"the loss of model {model.name!r} is {loss}: training has "
-            "diverged; lower the learning rate."
-        )
-    with preserved(chosen) as originals:
-
-        def under_noise(draw: int, scale: float) -> tuple[float, float]:
-            noise = gaussian(originals, seed=seed, draw=draw, adaptive=adaptive)
-            for variable, original, change in zip(
-                chosen, originals, noise, strict=True
-            ):
-                variable.assign(original + scale * change)
-            return objective()
-
-        yield Probe(loss, accuracy, under_noise)
+    near = _remembered_neighbourhood(model, dataset, loss_fn, point, variables)
+    with preserved(near.variables):
+        yield near

@@ -8,7 +8,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.evaluate import LossFn, cross_entropy
+from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
 
@@ -59,19 +59,15 @@ def average_sharpness(
             f"not {sigma} and {num_samples}."
         )
     rises = []
-    with perturbations.gaussian_probe(
-        model,
-        dataset,
-        loss_fn,
-        point=point,
-        variables=variables,
-        seed=seed,
-        adaptive=adaptive,
-    ) as probe:
+    with perturbations.neighbourhood(
+        model, dataset, loss_fn, point=point, variables=variables
+    ) as near:
         for draw in range(num_samples):
-            plus, _ = probe.under_noise(draw, sigma)
-            minus, _ = probe.under_noise(draw, -sigma)
-            rises.append((plus + minus) / 2 - probe.loss)
+            plus, minus = (
+                near.under_noise(draw, scale, seed=seed, adaptive=adaptive)[0]
+                for scale in (sigma, -sigma)
+            )
+            rises.append((plus + minus) / 2 - near.loss)
     if not np.isfinite(rises).all():
         raise errors.ModelError(
             f"the loss of model {model.name!r} is not finite under noise of "

@@ -11,8 +11,8 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.evaluate import LossFn, cross_entropy
 from qgen_tf.measures.hessian_products import Hessian
+from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 
 

@@ -8,12 +8,9 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures.evaluate import (
-    Objective,
-    cross_entropy,
-    evaluate,
-    predictor,
-)
+from qgen_tf.measures.evaluate import evaluate, predictor
+from qgen_tf.measures.losses import cross_entropy
+from qgen_tf.measures.objective import Objective
 
 
 def _identity(images):

@@ -10,7 +10,7 @@ import tensorflow_model_optimization as tfmot
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import layer_traces, perturbations
-from qgen_tf.measures.evaluate import cross_entropy
+from qgen_tf.measures.losses import cross_entropy
 from qgen_tf.quantization import (
     BitScheme,
     calibrate,

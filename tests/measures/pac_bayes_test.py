@@ -55,7 +55,7 @@ def test_closed_form(weight, drop, adaptive):
     assert 0 < result.standard_error < 0.05 * truth
     assert result.converged is True
     assert result.unit == ("|weight|" if adaptive else "weight")
-    assert result.settings["accuracy"] == 1.0
+    assert result.details["accuracy"] == 1.0
 
 
 def test_standard_error_is_the_spread_over_seeds():
@@ -106,7 +106,7 @@ def test_a_model_at_chance_has_no_accuracy_to_lose():
     model, dataset = _classifiers(1.0)
     wrong = dataset.map(lambda images, labels: (images, labels + 1))
     result = pac_bayes_sigma(model, wrong)
-    assert result.settings["accuracy"] == 0.0
+    assert result.details["accuracy"] == 0.0
     assert result.converged is False
     assert result.value == pytest.approx(2.0, rel=1e-12)
 

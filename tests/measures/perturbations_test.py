@@ -7,7 +7,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.evaluate import cross_entropy
+from qgen_tf.measures.losses import cross_entropy
 from qgen_tf.quantization import BitScheme, quantize_model
 
 
@@ -68,23 +68,21 @@ def test_variables_are_preserved_to_the_bit(error):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_probe_leaves_the_model_as_it_was(error):
+def test_an_interruption_leaves_the_model_as_it_was(error):
     model = _weights_only(_model())
     before = [value.tobytes() for value in model.get_weights()]
     with (
         pytest.raises(error),
-        perturbations.gaussian_probe(
+        perturbations.neighbourhood(
             model,
             _dataset(),
             cross_entropy,
             point="latent",
             variables=perturbations.kernels,
-            seed=0,
-            adaptive=True,
-        ) as probe,
+        ) as near,
     ):
-        loss, _ = probe.under_noise(0, 1.0)
-        assert abs(loss - probe.loss) > 1e-3
+        loss, _ = near.under_noise(0, 1.0, seed=0, adaptive=True)
+        assert abs(loss - near.loss) > 1e-3
         during = [value.tobytes() for value in model.get_weights()]
         raise error
     assert during != before

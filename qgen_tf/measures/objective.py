@@ -1,0 +1,165 @@
+"""The mean loss of a model as a function of its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from qgen_tf import errors
+from qgen_tf.compat import keras
+from qgen_tf.measures.losses import (
+    LossFn,
+    correct_of,
+    losses_of,
+    require_match,
+)
+
+
+class Objective:
+    """Mean loss and accuracy of a model whose weights change between calls.
+
+    Everything is compiled once, whatever the weights become. A model that was
+    built under a `tf.distribute` strategy is evaluated by all its replicas.
+    Weights that make the model overflow are no error: the loss is then not
+    finite, and an example whose outputs are not numbers counts as wrong.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: tf.data.Dataset,
+        loss_fn: LossFn,
+        variables: Sequence[tf.Variable] = (),
+    ):
+        """Prepares the evaluation.
+
+        Args:
+          model: images to logits; it computes as in inference.
+          dataset: batches of (images, int labels); read anew in every call, so
+            cache it.
+          loss_fn: (labels, logits) to the loss of each example.
+          variables: in which `gradient` differentiates.
+
+        Raises:
+          ConfigError: the loss takes logits and the model has none.
+        """
+        require_match(model, loss_fn)
+        self._strategy = model.distribute_strategy
+        self._dataset = self._distributed(dataset)
+
+        def forward(images, labels):
+            logits = model(images, training=False)
+            losses = losses_of(loss_fn, labels, logits)
+            # one tensor: one transfer to the host for a whole data set
+            return losses, tf.stack(
+                [
+                    tf.reduce_sum(tf.cast(losses, tf.float64)),
+                    tf.math.count_nonzero(
+                        correct_of(loss_fn, labels, logits), dtype=tf.float64
+                    ),
+                    tf.cast(tf.size(labels), tf.float64),
+                ]
+            )
+
+        def sums(images, labels):
+            return [forward(images, labels)[1]]
+
+        def gradients(images, labels):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                losses, totals = forward(images, labels)
+            slopes = tape.gradient(
+                losses, variables, unconnected_gradients="zero"
+            )
+            return [totals, *slopes]
+
+        self._sums = self._compiled(sums, ())
+        self._gradients = self._compiled(gradients, variables)
+
+    def __call__(self) -> tuple[float, float]:
+        """Returns the mean loss, in nats, and the accuracy, in [0, 1]."""
+        (totals,) = self._summed(self._sums)
+        loss, hits, count = totals.numpy().tolist()
+        return loss / count, hits / count
+
+    def gradient(self) -> tuple[float, list[tf.Tensor]]:
+        """Returns the mean loss and its gradient, a tensor a variable."""
+        totals, *slopes = self._summed(self._gradients)
+        loss, _, count = totals.numpy().tolist()
+        return loss / count, [slope / count for slope in slopes]
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples; reads the data."""
+        return sum(len(labels) for _, labels in self._source)
+
+    def on(self, dataset: tf.data.Dataset) -> Objective:
+        """Returns the objective on other data; nothing is compiled again."""
+        other = copy.copy(self)
+        other._dataset = other._distributed(dataset)
+        return other
+
+    def _distributed(self, dataset: tf.data.Dataset) -> Any:
+        self._source = dataset
+        options = tf.data.Options()
+        # The tuner's thread takes longer to start and stop, at every reading,
+        # than a pass over small data.
+        options.autotune.enabled = False
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        return self._strategy.experimental_distribute_dataset(
+            dataset.with_options(options)
+        )
+
+    def _compiled(
+        self,
+        function: Callable[..., list[tf.Tensor]],
+        variables: Sequence[tf.Variable],
+    ) -> Any:
+        """Compiles a sum over the examples of a batch.
+
+        Args:
+          function: (images, labels) to three totals and a sum in the shape of
+            each variable.
+          variables: see there.
+        """
+        strategy = self._strategy
+
+        def of_no_example():
+            totals = tf.zeros(3, tf.float64)
+            return [totals, *(tf.zeros_like(v) for v in variables)]
+
+        def on_replica(images, labels):
+            if strategy.num_replicas_in_sync == 1:
+                return function(images, labels)
+            # a replica may get none of the last batch: kernels refuse that
+            return tf.cond(
+                tf.size(labels) > 0,
+                lambda: function(images, labels),
+                of_no_example,
+            )
+
+        @tf.function(reduce_retracing=True)
+        def over_replicas(images, labels):
+            parts = strategy.run(on_replica, (images, labels))
+            return [
+                strategy.reduce(tf.distribute.ReduceOp.SUM, part, None)
+                for part in parts
+            ]
+
+        return over_replicas
+
+    def _summed(self, function: Callable[..., list[tf.Tensor]]) -> list[Any]:
+        total: list[tf.Tensor] | None = None
+        for images, labels in self._dataset:
+            terms = function(images, labels)
+            if total is not None:
+                terms = [a + b for a, b in zip(total, terms, strict=True)]
+            total = terms
+        if total is None:
+            raise errors.DataError("the data set to measure on is empty.")
+        return total
