@@ -22,10 +22,10 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "written by qgen-train.")
 def _main() -> None:
     run_dir = program.require(_RUN_DIR)
     from qgen_tf import training
-    from qgen_tf.study import stages, tables
+    from qgen_tf.study import exporting, tables
 
     training.make_deterministic(seed=0)
-    print(tables.verification_text(stages.export(run_dir)))
+    print(tables.verification_text(exporting.export(run_dir)))
 
 
 def main() -> None:

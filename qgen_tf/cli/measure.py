@@ -10,17 +10,28 @@ from qgen_tf.config import default_config
 
 MANUAL = """\
 Measures a trained model: accuracy, loss and generalization gap with their
-intervals, bin width and noise of each layer, flatness. Writes measures.json
-into the run directory.
+intervals, bin width and noise of each layer, and flatness in whatever sense is
+asked for. Writes measures.json into the run directory, result by result: what
+was measured with the same settings is not measured again.
+
+Measures:
+{measures}
 
 Examples:
-  qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd
+  qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd --measures=all
   qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd \\
-      --settings.num_examples=0 --settings.average_sharpness.num_samples=100
+      --measures=average_sharpness --settings.num_examples=0 \\
+      --settings.average_sharpness.num_samples=100
       on all training examples, with more noise draws
 """
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "written by qgen-train.")
+_MEASURES = flags.DEFINE_list(
+    "measures",
+    None,
+    "names, separated by commas; all for every measure that the model has; "
+    "those of the settings if left away.",
+)
 _SETTINGS = config_flags.DEFINE_config_dict(
     "settings",
     default_config().measures,
@@ -34,16 +45,18 @@ _SETTINGS = config_flags.DEFINE_config_dict(
 def _main() -> None:
     run_dir = program.require(_RUN_DIR)
     from qgen_tf import training
-    from qgen_tf.study import stages, tables
+    from qgen_tf.study import measuring, tables
 
+    settings = _SETTINGS.value
+    if _MEASURES.value:
+        settings.names = tuple(_MEASURES.value)
     training.make_deterministic(seed=0)
-    record = stages.measure(run_dir, _SETTINGS.value)
-    print(tables.measures_text(record))
+    print(tables.measures_text(measuring.measure(run_dir, settings)))
 
 
 def main() -> None:
     """Runs the program."""
-    program.run(_main, MANUAL, (_RUN_DIR, _SETTINGS))
+    program.run(_main, MANUAL, (_RUN_DIR, _MEASURES, _SETTINGS))
 
 
 if __name__ == "__main__":

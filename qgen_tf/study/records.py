@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qgen_tf import errors
-from qgen_tf.study import stages
+from qgen_tf.study import exporting, measuring
 from qgen_tf.training import TRAINED_FILE, RunDirectory, is_quantized
 
 
@@ -21,8 +21,8 @@ def record(run: RunDirectory) -> dict[str, Any]:
     minus test. Intervals are bootstrap intervals at 95 %.
     """
     facts = run.read_json(TRAINED_FILE)
-    measured = run.read_json(stages.MEASURES_FILE)
-    verified = run.read_json(stages.VERIFICATION_FILE)
+    measured = run.read_json(measuring.MEASURES_FILE)
+    verified = run.read_json(exporting.VERIFICATION_FILE)
     gap, difference = measured["gap"], verified["difference"]
     row = {
         "model": run.label,
@@ -78,7 +78,7 @@ def noise(runs: Iterable[RunDirectory]) -> pd.DataFrame:
         [
             {"model": run.label, **layer}
             for run in runs
-            for layer in run.read_json(stages.MEASURES_FILE)["noise"]
+            for layer in run.read_json(measuring.MEASURES_FILE)["noise"]
         ]
     )
 
@@ -89,7 +89,9 @@ def quantization(runs: Iterable[RunDirectory]) -> pd.DataFrame:
     The columns are those of `qgen_tf.quantization_report`.
     """
     frames = [
-        pd.read_csv(run.path / stages.QUANTIZATION_FILE).assign(model=run.label)
+        pd.read_csv(run.path / measuring.QUANTIZATION_FILE).assign(
+            model=run.label
+        )
         for run in runs
         if is_quantized(run.config)
     ]
@@ -114,7 +116,9 @@ def find(workdir: str | os.PathLike[str], name: str = "") -> list[RunDirectory]:
     done = [
         run
         for run in runs
-        if name in ("", run.config.name) and stages.are_done(run.path)
+        if name in ("", run.config.name)
+        and (run.path / measuring.MEASURES_FILE).exists()
+        and exporting.is_exported(run.path)
     ]
     if not done:
         raise errors.RunDirectoryError(

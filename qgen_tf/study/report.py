@@ -11,7 +11,7 @@ import markupsafe
 import pandas as pd
 
 from export.verify import MARGIN
-from qgen_tf.study import figures, records, stages, tables
+from qgen_tf.study import figures, measuring, records, tables
 from qgen_tf.training import TRAINED_FILE, RunDirectory, atomic_path
 
 _NOISE_COLUMNS = {
@@ -77,7 +77,7 @@ def write(runs: Sequence[RunDirectory], workdir: str | os.PathLike[str]) -> str:
 def _render(
     runs: Sequence[RunDirectory], frame: pd.DataFrame, noise: pd.DataFrame
 ) -> str:
-    first = runs[0].read_json(stages.MEASURES_FILE)
+    first = runs[0].read_json(measuring.MEASURES_FILE)
     names = list(first["measures"])
     plots = {
         "gaps": figures.gaps(frame),

@@ -7,7 +7,7 @@ import os
 import ml_collections
 
 from qgen_tf import errors, training
-from qgen_tf.study import stages
+from qgen_tf.study import exporting, measuring
 
 
 def trials(
@@ -37,8 +37,12 @@ def is_done(
 ) -> bool:
     """Whether every trial has gone through every stage."""
     return all(
-        stages.are_done(training.run_path(workdir, trial))
-        for trial in trials(config)
+        (path / "config.json").exists()
+        and measuring.is_measured(path, config.measures)
+        and exporting.is_exported(path)
+        for path in (
+            training.run_path(workdir, trial) for trial in trials(config)
+        )
     )
 
 
@@ -66,7 +70,7 @@ def run(
     runs = []
     for trial in planned:
         run = training.train(trial, workdir)
-        stages.measure(run.path, config.measures)
-        stages.export(run.path)
+        measuring.measure(run.path, config.measures)
+        exporting.export(run.path)
         runs.append(run)
     return runs

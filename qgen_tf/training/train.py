@@ -249,7 +249,9 @@ def save_weights(model: keras.Model, run: RunDirectory, name: str) -> None:
         weights_only.save_weights(target)
 
 
-def load_model(run_dir: str | os.PathLike[str]) -> keras.Model:
+def load_model(
+    run_dir: str | os.PathLike[str], *, initial: bool = False
+) -> keras.Model:
     """Returns the trained model of a run directory.
 
     The model is built anew from the config and given its weights: no scope, no
@@ -258,6 +260,7 @@ def load_model(run_dir: str | os.PathLike[str]) -> keras.Model:
 
     Args:
       run_dir: written by `qgen-train`.
+      initial: whether to return it as it was before the first step.
 
     Raises:
       RunDirectoryError: there is no finished run, or its weights are damaged.
@@ -271,7 +274,7 @@ def load_model(run_dir: str | os.PathLike[str]) -> keras.Model:
     )
     if is_quantized(config):
         model = quantize_model(model, _scheme(config))
-    path = run.path / "final.weights.h5"
+    path = run.path / f"{'initial' if initial else 'final'}.weights.h5"
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from qgen_tf import errors, training
-from qgen_tf.study import records, report, stages, sweep, tables
+from qgen_tf.study import (
+    exporting,
+    measuring,
+    records,
+    report,
+    sweep,
+    tables,
+)
 from qgen_tf.training import RunDirectory
 from tests import tiny
 
@@ -57,9 +64,9 @@ def test_a_finished_sweep_does_nothing_again(runs):
 
 def test_measuring_with_other_settings_measures_again(runs):
     settings = tiny.config().measures
-    first = stages.measure(runs[0].path, settings)
+    first = measuring.measure(runs[0].path, settings)
     settings.average_sharpness.sigma = 0.2
-    second = stages.measure(runs[0].path, settings)
+    second = measuring.measure(runs[0].path, settings)
     sharpness = "average_sharpness"
     assert second["measures"][sharpness]["settings"]["sigma"] == 0.2
     assert (
@@ -67,21 +74,21 @@ def test_measuring_with_other_settings_measures_again(runs):
         != first["measures"][sharpness]["value"]
     )
     assert second["gap"] == first["gap"]
-    assert stages.measure(runs[0].path, tiny.config().measures) == first
+    assert measuring.measure(runs[0].path, tiny.config().measures) == first
 
 
 def test_an_unknown_measure_is_refused(runs):
     settings = tiny.config().measures
     settings.names = ("beauty",)
     with pytest.raises(errors.ConfigError, match="'beauty' is unknown"):
-        stages.measure(runs[0].path, settings)
+        measuring.measure(runs[0].path, settings)
 
 
 def test_a_record_repeats_its_files(runs, frame):
     assert list(frame["model"]) == ["float", "w4a8"]
     for run, (_, row) in zip(runs, frame.iterrows(), strict=True):
-        measured = run.read_json(stages.MEASURES_FILE)
-        verified = run.read_json(stages.VERIFICATION_FILE)
+        measured = run.read_json(measuring.MEASURES_FILE)
+        verified = run.read_json(exporting.VERIFICATION_FILE)
         assert row["accuracy_gap"] == pytest.approx(
             measured["train"]["accuracy"] - measured["test"]["accuracy"]
         )
@@ -95,7 +102,7 @@ def test_a_record_repeats_its_files(runs, frame):
             row["tflite_accuracy_gap"] - row["accuracy_gap"]
         )
         assert row["kilobytes"] * 1000 == (
-            (run.path / stages.MODEL_FILE).stat().st_size
+            (run.path / exporting.MODEL_FILE).stat().st_size
         )
         assert row["max_steps_deployed"] <= 1.01
     numbers = frame.select_dtypes("number").drop(columns="seed")
@@ -141,11 +148,11 @@ def test_tables_say_what_was_found(runs, frame):
     assert lines[0].split() == ["float", "w4a8"]
     assert len(lines) == len(tables.COLUMNS)
     assert max(map(len, lines)) <= 80
-    measured = runs[1].read_json(stages.MEASURES_FILE)
+    measured = runs[1].read_json(measuring.MEASURES_FILE)
     text = tables.measures_text(measured)
     assert f"{measured['test']['accuracy']:.2f} %" in text
     assert "block0_mix0_conv" in text
-    verified = runs[1].read_json(stages.VERIFICATION_FILE)
+    verified = runs[1].read_json(exporting.VERIFICATION_FILE)
     text = tables.verification_text(verified)
     assert verified["verdict"] in text
     assert f"{verified['num_bytes']} bytes" in text
@@ -154,13 +161,13 @@ def test_tables_say_what_was_found(runs, frame):
 def test_stages_want_a_trained_run(tmp_path):
     run = RunDirectory.create(tmp_path, tiny.config())
     for stage in (
-        lambda: stages.measure(run.path, tiny.config().measures),
-        lambda: stages.export(run.path),
+        lambda: measuring.measure(run.path, tiny.config().measures),
+        lambda: exporting.export(run.path),
     ):
         with pytest.raises(errors.RunDirectoryError, match="not trained"):
             stage()
 
 
 def test_measures_are_json(runs):
-    text = (runs[1].path / stages.MEASURES_FILE).read_text()
+    text = (runs[1].path / measuring.MEASURES_FILE).read_text()
     assert "NaN" not in text and json.loads(text)["noise"]
