@@ -85,11 +85,14 @@ class Objective:
         loss, hits, count = totals.numpy().tolist()
         return loss / count, hits / count
 
-    def gradient(self) -> tuple[float, list[tf.Tensor]]:
-        """Returns the mean loss and its gradient, a tensor a variable."""
+    def gradient(self) -> tuple[float, float, list[tf.Tensor]]:
+        """Returns mean loss, accuracy, and the gradient of the mean loss.
+
+        The gradient has a tensor for each variable.
+        """
         totals, *slopes = self._summed(self._gradients)
-        loss, _, count = totals.numpy().tolist()
-        return loss / count, [slope / count for slope in slopes]
+        loss, hits, count = totals.numpy().tolist()
+        return loss / count, hits / count, [slope / count for slope in slopes]
 
     @property
     def num_examples(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import inspect
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,6 +29,9 @@ def shared() -> Iterator[None]:
     start from runs once. Models, data sets and functions are told apart as
     objects: do not change the weights of a model inside.
     """
+    if _found.get() is not None:  # inside of another one, which goes on
+        yield
+        return
     token = _found.set({})
     try:
         yield
@@ -37,17 +41,19 @@ def shared() -> Iterator[None]:
 
 def remembered(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Makes a function remember its results inside of `shared`."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         found = _found.get()
         if found is None:
             return function(*args, **kwargs)
-        values = [*args, *(kwargs[name] for name in sorted(kwargs))]
-        key = (function, *sorted(kwargs), *map(_key, values))
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        key = (function, *map(_key, bound.arguments.values()))
         if key not in found:
             # with the arguments: what is alive keeps its identity
-            found[key] = (function(*args, **kwargs), values)
+            found[key] = (function(*args, **kwargs), bound)
         return found[key][0]
 
     return call

@@ -22,9 +22,10 @@ def _objective(model, dataset, loss_fn=closed_forms.quadratic):
 def test_the_gradient_of_a_quadratic(batch_size):
     model = closed_forms.network(KERNEL)
     dataset = closed_forms.dataset(batch_size=batch_size)
-    loss, (gradient,) = _objective(model, dataset).gradient()
+    loss, accuracy, (gradient,) = _objective(model, dataset).gradient()
     outputs = IMAGES @ KERNEL
     assert loss == pytest.approx((outputs**2).sum() / 2 / len(IMAGES), rel=1e-5)
+    assert accuracy == (outputs.argmax(axis=1) == LABELS).mean()
     truth = IMAGES.T @ outputs / len(IMAGES)
     np.testing.assert_allclose(gradient, truth, rtol=1e-4, atol=1e-5)
 

@@ -29,11 +29,21 @@ def test_inside_equal_arguments_are_found_once(calls):
     with sharing.shared():
         assert noted(1) is noted(1)
         assert noted(1, factor=3.0) == [1, 3.0]
+        assert noted(1, factor=2.0) is noted(1)  # its default
         assert noted(2) == [2, 2.0]
         assert found == [1, 1, 2]
     with sharing.shared():
         noted(1)
     assert found == [1, 1, 2, 1]
+
+
+def test_one_inside_of_another_shares_with_it(calls):
+    found, noted = calls
+    with sharing.shared():
+        with sharing.shared():
+            noted(1)
+        noted(1)
+    assert found == [1]
 
 
 def test_objects_are_told_apart_by_identity(calls):
