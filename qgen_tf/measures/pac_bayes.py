@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures import perturbations
+from qgen_tf.measures import perturbations, search, sharing
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
+from qgen_tf.measures.trials import Trials
 
-_RELATIVE_TOLERANCE = 0.02
-_BOOTSTRAP_RESAMPLES = 1000
+# The published code of Dziugaite et al. 2020, arXiv 2010.11924.
+DZIUGAITE2020 = "dziugaite2020"
+
+_SCOUTS = 3  # noise draws that bisect
 
 
+@sharing.remembered
 def pac_bayes_sigma(
     model: keras.Model,
     dataset: tf.data.Dataset,
@@ -25,18 +30,28 @@ def pac_bayes_sigma(
     variables: Variables = perturbations.kernels,
     seed: int = 0,
     num_samples: int = 10,
+    max_samples: int = 100,
+    relative_error: float = 0.03,
+    examples_per_draw: int = 512,
     adaptive: bool = False,
+    epsilon: float = 1e-3,
     target_drop: float = 0.1,
-    bounds: tuple[float, float] = (1e-4, 2.0),
+    bounds: tuple[float, float] = (1e-6, 2.0),
+    compat: str | None = None,
 ) -> MeasureResult:
-    """Largest Gaussian weight noise that costs 0.1 of the accuracy.
+    """Gaussian weight noise that costs 0.1 of the accuracy.
 
-    The `sigma` at which `E[acc(w) - acc(w + sigma * u)] = target_drop`, the
-    quantity inside the PAC-Bayes measures of Jiang et al. 2020 (arXiv
-    1912.02178, equations 48 to 61). Flat minima have a large one. The search
-    bisects `log(sigma)` with the same noise draws at every step, so that the
-    drop is a continuous function of sigma but for the finite data set. Logits
-    that overflow count as wrong.
+    The `sigma` at which `E[acc(w) - acc(w + u)] = target_drop`, the quantity
+    inside the PAC-Bayes measures of Jiang et al. 2020 (arXiv 1912.02178,
+    equations 48 to 61), with `u_i ~ N(0, sigma^2)`, or if adaptive (their
+    magnitude-aware sigma') `u_i ~ N(0, sigma^2 w_i^2 + epsilon^2)`. Flat
+    minima have a large one. Logits that overflow count as wrong.
+
+    See `search.find_crossing` for the search. Which noise is drawn matters more
+    than which examples it is tried on, so each draw is tried on a part of the
+    data, in turn: that allows of many more draws in as many passes. Noise is
+    not used with both signs: the two drops go together, and two draws know
+    more.
 
     Args:
       model: images to logits; as trained, float or quantized.
@@ -48,105 +63,100 @@ def pac_bayes_sigma(
         noise.
       seed: of the noise.
       num_samples: draws, at least 2.
-      adaptive: whether noise is in units of |w|: the magnitude-aware sigma',
-        without the constant (epsilon) that the paper adds, so that weights
-        that are zero get no noise.
+      max_samples: draws at most.
+      relative_error: draws are added until the standard error is this share
+        of sigma.
+      examples_per_draw: size of a part of the data, about.
+      adaptive: whether noise is in units of |w|.
+      epsilon: of adaptive noise; standard deviation where a weight is zero.
       target_drop: accuracy lost, in (0, 1).
       bounds: smallest and largest sigma that are tried.
+      compat: "dziugaite2020" takes the variances above for standard
+        deviations, as that code does.
 
     Returns:
-      The result; `converged` is False if the answer lies outside `bounds`,
-      and then the value is the bound that it hit. The standard error is a
-      bootstrap over noise draws.
+      The result; `converged` is False if `relative_error` is not reached, or
+      if the answer lies outside of `bounds`, as it does for a model without
+      the accuracy to lose. The value is then the bound, and `details` has
+      which: `hit_bound`. Its `num_passes` is the work done, in readings of all
+      the data.
 
     Raises:
       ConfigError: a setting is out of range.
       ModelError: the model has no weight to perturb, or its loss is not
         finite.
     """
+    if compat not in (None, DZIUGAITE2020):
+        raise errors.ConfigError(
+            f"compat {compat!r} is neither None nor {DZIUGAITE2020!r}."
+        )
     low, high = bounds
     if not (
-        0 < low < high < np.inf and 0 < target_drop < 1 and num_samples >= 2
+        0 < low < high < math.inf
+        and 0 < target_drop < 1
+        and 0 <= epsilon < math.inf
+        and 2 <= num_samples <= max_samples
+        and 0 < relative_error < math.inf
+        and examples_per_draw >= 1
     ):
         raise errors.ConfigError(
             "pac_bayes_sigma needs 0 < bounds[0] < bounds[1], target_drop in "
-            f"(0, 1) and num_samples >= 2, not {bounds}, {target_drop} and "
-            f"{num_samples}."
+            "(0, 1), epsilon >= 0, 2 <= num_samples <= max_samples, "
+            "relative_error > 0 and examples_per_draw >= 1, not "
+            f"{bounds}, {target_drop}, {epsilon}, {num_samples}, "
+            f"{max_samples}, {relative_error} and {examples_per_draw}."
         )
-    drops: dict[float, np.ndarray] = {}
+
+    def deviation(weight: tf.Tensor, sigma: float) -> tf.Tensor | float:
+        if adaptive:
+            variance = tf.square(sigma * weight) + epsilon**2
+            return variance if compat else tf.sqrt(variance)
+        return sigma**2 if compat else sigma
+
     with perturbations.neighbourhood(
         model, dataset, loss_fn, point=point, variables=variables
     ) as near:
+        trials = Trials(near, dataset, examples_per_draw)
 
-        def mean_drop(sigma: float) -> float:
-            drops[sigma] = np.array(
-                [
-                    near.accuracy
-                    - near.under_noise(
-                        draw, sigma, seed=seed, adaptive=adaptive
-                    )[1]
-                    for draw in range(num_samples)
-                ]
+        def drop(sigma: float, draw: int) -> float:
+            normal = perturbations.gaussian(
+                near.originals, seed=seed, draw=draw, adaptive=False
             )
-            return float(drops[sigma].mean())
+            noise = [
+                deviation(weight, sigma) * part
+                for weight, part in zip(near.originals, normal, strict=True)
+            ]
+            return trials.drop_on_part(draw, noise)
 
-        converged = mean_drop(low) <= target_drop < mean_drop(high)
-        while converged and high / low > 1 + _RELATIVE_TOLERANCE:
-            middle = float(np.sqrt(low * high))
-            if mean_drop(middle) <= target_drop:
-                low = middle
-            else:
-                high = middle
-    sigmas = np.array(sorted(drops))
-    curves = np.array([drops[sigma] for sigma in sigmas])
+        found = search.find_crossing(
+            drop,
+            target=target_drop,
+            bounds=(low, high),
+            num_scouts=min(_SCOUTS, num_samples),
+            num_draws=num_samples,
+            max_draws=max_samples,
+            relative_error=relative_error,
+        )
     return MeasureResult(
         name="pac_bayes_sigma",
-        value=_crossing(sigmas, curves.mean(axis=1), target_drop),
+        value=found.scale,
         unit="|weight|" if adaptive else "weight",
-        standard_error=_bootstrap_error(sigmas, curves, target_drop, seed),
-        converged=converged,
+        standard_error=found.scale * found.relative_error,
+        converged=(
+            found.hit_bound is None and found.relative_error <= relative_error
+        ),
         settings={
             "point": point,
             "seed": seed,
             "num_samples": num_samples,
+            "max_samples": max_samples,
+            "relative_error": relative_error,
+            "examples_per_draw": examples_per_draw,
             "adaptive": adaptive,
+            "epsilon": epsilon,
             "target_drop": target_drop,
-            "bounds": list(bounds),
+            "bounds": [low, high],
+            "compat": compat,
         },
-        details={"accuracy": near.accuracy},
+        details=trials.details(found),
     )
-
-
-def _crossing(sigmas: np.ndarray, drops: np.ndarray, target: float) -> float:
-    """Returns the sigma at which the drop reaches the target.
-
-    Args:
-      sigmas: [points], ascending.
-      drops: [points]; made monotone, since noise can only add to the drop.
-      target: interpolated in `log(sigma)`; beyond the drops, the end sigma.
-    """
-    rising = np.maximum.accumulate(drops)
-    return float(np.exp(np.interp(target, rising, np.log(sigmas))))
-
-
-def _bootstrap_error(
-    sigmas: np.ndarray, curves: np.ndarray, target: float, seed: int
-) -> float:
-    """Returns the standard deviation of the crossing over noise draws.
-
-    Args:
-      sigmas: [points].
-      curves: drop of each draw, [points, draws].
-      target: drop at the crossing.
-      seed: of the resampling.
-    """
-    draws = curves.shape[1]
-    picks = np.random.default_rng(seed).integers(
-        draws, size=(_BOOTSTRAP_RESAMPLES, draws)
-    )
-    crossings = [
-        _crossing(sigmas, curves[:, pick].mean(axis=1), target)
-        for pick in picks
-    ]
-    # resampling n draws shows the variance of n - 1
-    return float(np.std(crossings) * (draws / (draws - 1)) ** 0.5)

@@ -1,0 +1,108 @@
+"""Accuracy lost when weights move, tried on parts of the data in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from qgen_tf.measures.objective import Objective
+from qgen_tf.measures.perturbations import Neighbourhood
+from qgen_tf.measures.search import Crossing
+
+# Of a part at least: it has examples from all over the data, whose order need
+# not be random.
+_BATCHES = 4
+
+
+class Trials:
+    """Accuracy lost to offsets of the weights.
+
+    Attributes:
+      num_examples: of the data.
+      num_parts: into which every so many-th batch goes.
+      num_seen: examples that were evaluated so far, each time anew.
+    """
+
+    def __init__(
+        self, near: Neighbourhood, dataset: tf.data.Dataset, part_size: int
+    ):
+        """Divides the data.
+
+        Args:
+          near: whose weights move.
+          dataset: its data.
+          part_size: examples of a part, about; of more than half of the data
+            there is one part, which is all of it.
+        """
+        self.num_seen = 0
+        sizes = _batch_sizes(dataset)
+        self.num_examples = sum(sizes)
+        self.num_parts = max(1, self.num_examples // part_size)
+        if 1 < self.num_parts and len(sizes) < _BATCHES * self.num_parts:
+            dataset = dataset.rebatch(max(1, part_size // _BATCHES)).cache()
+            sizes = _batch_sizes(dataset)
+        self._near = near
+        self._dataset = dataset
+        self._sizes = sizes
+        self._parts: dict[int, Objective] = {}
+        self._accuracies: dict[int, float] = {}
+
+    def part(self, draw: int) -> Objective:
+        """Returns the objective on the part whose turn it is at a draw."""
+        index = draw % self.num_parts
+        if self.num_parts == 1:
+            return self._near.objective
+        if index not in self._parts:
+            self._parts[index] = self._near.objective.on(
+                self._dataset.shard(self.num_parts, index)
+            )
+        return self._parts[index]
+
+    def part_size(self, draw: int) -> int:
+        """Returns the number of examples of `part(draw)`."""
+        return sum(self._sizes[draw % self.num_parts :: self.num_parts])
+
+    def drop(self, offsets: Sequence[tf.Tensor]) -> float:
+        """Returns the accuracy that offsets cost, on all data."""
+        self.num_seen += self.num_examples
+        return self._near.accuracy - self._near.at(offsets)[1]
+
+    def drop_on_part(self, draw: int, offsets: Sequence[tf.Tensor]) -> float:
+        """Returns the accuracy that offsets cost, on `part(draw)`."""
+        if self.num_parts == 1:
+            return self.drop(offsets)
+        index = draw % self.num_parts
+        if index not in self._accuracies:
+            self._accuracies[index] = self._accuracy(
+                draw, self._near.originals, scale=0.0
+            )
+        return self._accuracies[index] - self._accuracy(draw, offsets)
+
+    def details(self, found: Crossing) -> dict[str, Any]:
+        """Returns what a measure reports on its search.
+
+        `num_passes` counts readings of all the data.
+        """
+        return {
+            "accuracy": self._near.accuracy,
+            "hit_bound": found.hit_bound,
+            "drop": found.drop,
+            "bracket": list(found.bracket),
+            "num_draws": found.num_draws,
+            "num_examples": self.num_examples,
+            "num_weights": self._near.num_weights,
+            "num_passes": self.num_seen / self.num_examples,
+        }
+
+    def _accuracy(
+        self, draw: int, offsets: Sequence[tf.Tensor], scale: float = 1.0
+    ) -> float:
+        self._near.move(offsets, scale)
+        self.num_seen += self.part_size(draw)
+        return self.part(draw)()[1]
+
+
+def _batch_sizes(dataset: tf.data.Dataset) -> list[int]:
+    return [len(labels) for _, labels in dataset]
