@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,9 +11,10 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.hessian_products import Hessian
+from qgen_tf.measures.hessian_products import hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
+from qgen_tf.measures.weights import weight_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,9 @@ class LayerTrace:
       num_probes: over which the trace is a mean.
       diagonal: of `H_ll`, float32 in the shape of the variable; its sum is the
         trace. A single entry is noisier than the trace by far.
+      samples: float64 [num_probes, batches]; the trace is the mean over probes
+        of the sum over batches. Those of two layers are not independent; see
+        `mean_and_error`.
     """
 
     layer: str
@@ -38,6 +42,7 @@ class LayerTrace:
     num_weights: int
     num_probes: int
     diagonal: np.ndarray = dataclasses.field(repr=False, compare=False)
+    samples: np.ndarray = dataclasses.field(repr=False, compare=False)
 
 
 def layer_traces(
@@ -52,10 +57,14 @@ def layer_traces(
     """Estimates the trace of each layer's block of the Hessian.
 
     H holds the second derivatives of the mean loss over all examples, and
-    `H_ll` those in the weights of layer l. For a vector v of independent
-    random signs `E[v_i (H v)_i] = H_ii`, and summed over the layer it is the
-    trace (Hutchinson 1990): what other weights add to `(H v)_i` is as often
-    positive as negative. So one product `H v` serves all layers; see `Hessian`.
+    `H_ll` those in the weights of layer l. One product with a vector of random
+    signs samples the diagonal of all blocks; see `Hessian.batch_diagonals`.
+
+    Each batch has signs of its own. The mean of its traces is still that of H,
+    at the cost of one product, and the noise of the batches averages out: the
+    variance is a multiple of `sum_b |H_b|^2` over off-diagonal entries of the
+    Hessians of batches, and with the same signs for all batches of
+    `|sum_b H_b|^2`, which has the products of all pairs on top.
 
     Args:
       model: images to logits. The curvature is that at its weights as they
@@ -64,7 +73,7 @@ def layer_traces(
         probe.
       loss_fn: (labels, logits) to the loss of each example.
       variables: given the model, its weights of interest.
-      num_probes: random vectors, at least 2.
+      num_probes: random vectors for each batch, at least 2.
       seed: of the probes.
 
     Returns:
@@ -80,81 +89,74 @@ def layer_traces(
         raise errors.ConfigError(
             f"layer_traces needs num_probes >= 2, not {num_probes}."
         )
-    hessian = Hessian(model, dataset, loss_fn, variables)
-    chosen = hessian.variables
-    samples = np.zeros((num_probes, len(chosen)))
-    diagonals = [tf.zeros_like(variable) for variable in chosen]
-    for probe in range(num_probes):
-        signs = _signs(chosen, seed, probe)
-        for index, (sign, part) in enumerate(
-            zip(signs, hessian.product(signs), strict=True)
-        ):
-            diagonal = (sign * part).numpy()
-            samples[probe, index] = diagonal.sum(dtype=np.float64)
-            diagonals[index] += diagonal / num_probes
-    names = [_names(model, variable) for variable in chosen]
-    _require_curvature(model, names, samples)
-    means = samples.mean(axis=0)
-    deviations = samples.std(axis=0, ddof=1) / num_probes**0.5
-    return [
-        LayerTrace(
-            layer=layer,
-            variable=name,
-            trace=float(mean),
-            standard_error=float(deviation),
-            num_weights=variable.shape.num_elements(),
-            num_probes=num_probes,
-            diagonal=diagonal.numpy(),
-        )
-        for (layer, name), variable, mean, deviation, diagonal in zip(
-            names, chosen, means, deviations, diagonals, strict=True
-        )
-    ]
-
-
-def _names(model: keras.Model, variable: tf.Variable) -> tuple[str, str]:
-    """Returns the names of the innermost layer of a variable, and its own."""
-    (*_, owner) = (
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if any(weight is variable for weight in layer.weights)
+    hessian = hessian_of(model, dataset, loss_fn, variables)
+    traces = traces_of(
+        model,
+        hessian.variables,
+        [
+            hessian.batch_diagonals(seed=seed, probe=k)
+            for k in range(num_probes)
+        ],
     )
-    return owner.name, variable.name.split(":")[0].split("/")[-1]
+    hessian.require_curvature([trace.samples for trace in traces])
+    return traces
 
 
-def _signs(
-    variables: Sequence[tf.Variable], seed: int, probe: int
-) -> list[tf.Tensor]:
-    """Returns independent random signs in the shapes of the variables."""
-    signs = []
-    for index, variable in enumerate(variables):
-        coins = tf.random.stateless_uniform(
-            variable.shape,
-            (seed, probe * len(variables) + index),
-            minval=0,
-            maxval=2,
-            dtype=tf.int32,
-        )
-        signs.append(tf.cast(2 * coins - 1, variable.dtype))
-    return signs
+def traces_of(
+    model: keras.Model,
+    variables: Sequence[tf.Variable],
+    probes: Sequence[Iterable[tuple[int, list[np.ndarray]]]],
+) -> list[LayerTrace]:
+    """Returns the trace in each variable, from samples of diagonals.
 
-
-def _require_curvature(
-    model: keras.Model, names: Sequence[tuple[str, str]], samples: np.ndarray
-) -> None:
-    """Raises a ModelError unless every layer has a second derivative.
-
-    TensorFlow says nothing where an operation has none: it gives None or zero.
+    Args:
+      model: whose layers have the variables.
+      variables: in which the matrix is taken.
+      probes: at least 2; each gives the number of examples of every batch and
+        a sample of the diagonal of its matrix, in the shape of each variable.
     """
-    flat = [
-        f"{layer}/{variable}"
-        for (layer, variable), column in zip(names, samples.T, strict=True)
-        if not column.any()
-    ]
-    if flat:
-        raise errors.ModelError(
-            f"the loss of model {model.name!r} has no second derivative in "
-            f"{', '.join(flat)}: TensorFlow's fake-quant operations have none "
-            "(use qgen_tf.quantize_model or the float model), and neither has "
-            "a layer that the output does not depend on."
+    diagonals = [np.zeros(variable.shape, np.float32) for variable in variables]
+    samples, counts = [], []
+    for probe in probes:
+        for count, found in probe:
+            counts.append(count)
+            samples.append(
+                [count * part.sum(dtype=np.float64) for part in found]
+            )
+            for diagonal, part in zip(diagonals, found, strict=True):
+                diagonal += count * part
+    # [variables, probes, batches], a share of the mean over all examples
+    shares = np.transpose(samples) / (sum(counts) / len(probes))
+    traces = []
+    for variable, share, diagonal in zip(
+        variables,
+        shares.reshape(len(variables), len(probes), -1),
+        diagonals,
+        strict=True,
+    ):
+        layer, name = weight_name(model, variable)
+        trace, error = mean_and_error(share)
+        traces.append(
+            LayerTrace(
+                layer=layer,
+                variable=name,
+                trace=trace,
+                standard_error=error,
+                num_weights=diagonal.size,
+                num_probes=len(probes),
+                diagonal=diagonal / np.float32(sum(counts)),
+                samples=share,
+            )
         )
+    return traces
+
+
+def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
+    """Returns a trace and its standard error.
+
+    Args:
+      samples: of `LayerTrace`, or their sum over layers. The spread over
+        probes is taken within each batch: batches differ in their trace.
+    """
+    variance = samples.var(axis=0, ddof=1).sum() / len(samples)
+    return float(samples.sum(axis=1).mean()), float(variance**0.5)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.hessian_products import Hessian
+from qgen_tf.measures.hessian_products import Operator, hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 
@@ -73,25 +73,20 @@ def top_eigenvalues(
         not finite, the loss has no second derivative, or the eigenvalues were
         not found within `max_restarts`.
     """
-    hessian = Hessian(model, dataset, loss_fn, variables)
-    if not (1 <= count < hessian.size and tolerance > 0 and max_restarts >= 1):
+    operator = Operator(hessian_of(model, dataset, loss_fn, variables))
+    size = operator.size
+    if not (1 <= count < size and tolerance > 0 and max_restarts >= 1):
         raise errors.ConfigError(
             "top_eigenvalues needs tolerance > 0, max_restarts >= 1 and a "
-            f"count of 1 to {hessian.size - 1} (there are {hessian.size} "
-            f"weights), not {tolerance}, {max_restarts} and {count}."
+            f"count of 1 to {size - 1} (there are {size} weights), not "
+            f"{tolerance}, {max_restarts} and {count}."
         )
-    operator = _Operator(hessian)
-    start = np.random.default_rng(seed).normal(size=hessian.size)
-    if not operator(start).any():
-        raise errors.ModelError(
-            f"the loss of model {model.name!r} has no second derivative: "
-            "TensorFlow's fake-quant operations have none (use "
-            "qgen_tf.quantize_model or the float model)."
-        )
+    start = np.random.default_rng(seed).normal(size=size)
+    operator.require_curvature(operator(start))
     try:
         values, vectors = scipy.sparse.linalg.eigsh(
             scipy.sparse.linalg.LinearOperator(
-                (hessian.size, hessian.size), operator, dtype=np.float64
+                (size, size), operator, dtype=np.float64
             ),
             k=count,
             which="LA",
@@ -117,27 +112,3 @@ def top_eigenvalues(
         vectors.astype(np.float32),
         operator.num_products,
     )
-
-
-class _Operator:
-    """The Hessian as a function from flat vectors to flat vectors."""
-
-    def __init__(self, hessian: Hessian):
-        self.num_products = 0
-        self._hessian = hessian
-        sizes = [v.shape.num_elements() for v in hessian.variables]
-        self._cuts = np.cumsum(sizes)[:-1]
-
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        """Returns `H v` in float64."""
-        self.num_products += 1
-        parts = np.split(vector.reshape(-1), self._cuts)
-        tensors = [
-            tf.constant(part.reshape(variable.shape), variable.dtype)
-            for part, variable in zip(
-                parts, self._hessian.variables, strict=True
-            )
-        ]
-        products = self._hessian.product(tensors)
-        flat = [product.numpy().reshape(-1) for product in products]
-        return np.concatenate(flat).astype(np.float64)

@@ -16,6 +16,7 @@ from qgen_tf.quantization import (
 )
 from tests.measures import closed_forms
 from tests.measures.closed_forms import IMAGES
+from tests.measures.explicit_hessian import softmax_hessian
 
 _GENERATOR = np.random.default_rng(1)
 FIRST = _GENERATOR.normal(size=(5, 4)).astype(np.float32)
@@ -26,20 +27,6 @@ WIDE = _GENERATOR.normal(size=(5, 7)).astype(np.float32)
 def _second_moments():
     images = IMAGES.astype(np.float64)
     return images.T @ images / len(images)
-
-
-def _softmax_hessian(kernel):
-    """E[x x' (x) (diag(p) - p p')] of the cross-entropy, in x W."""
-    images = IMAGES.astype(np.float64)
-    logits = images @ kernel
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    size = kernel.size
-    total = np.zeros((size, size))
-    for image, share in zip(images, shares, strict=True):
-        curvature = np.diag(share) - np.outer(share, share)
-        total += np.kron(np.outer(image, image), curvature)
-    return total / len(images)
 
 
 def test_a_quadratic_has_those_of_the_second_moments():
@@ -64,7 +51,7 @@ def test_softmax_regression_to_the_last_vector():
         count=3,
         tolerance=1e-6,
     )
-    values, vectors = np.linalg.eigh(_softmax_hessian(kernel))
+    values, vectors = np.linalg.eigh(softmax_hessian(kernel))
     np.testing.assert_allclose(found.values, values[::-1][:3], rtol=1e-5)
     assert found.vectors.shape == (3, kernel.size)
     overlap = np.abs(np.sum(found.vectors * vectors.T[::-1][:3], axis=1))
