@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
+import tensorflow as tf
 
 from qgen_tf.quantization.inference import InferenceModel
 
@@ -87,3 +89,22 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     if not np.ptp(a) or not np.ptp(b):
         return 0.0
     return float(np.corrcoef(a.reshape(-1), b.reshape(-1))[0, 1])
+
+
+def uniform_noise(
+    widths: Sequence[np.ndarray], *, seed: int, draw: int
+) -> list[tf.Tensor]:
+    """Returns the noise of the theory: uniform on `[-s/2, s/2]`, float32.
+
+    Args:
+      widths: s, an array in the shape of each weight tensor.
+      seed: equal seeds give equal noise, in units of s.
+      draw: number of the sample, from 0.
+    """
+    return [
+        tf.random.stateless_uniform(
+            width.shape, (seed, draw * len(widths) + index), -0.5, 0.5
+        )
+        * tf.constant(width, tf.float32)
+        for index, width in enumerate(widths)
+    ]

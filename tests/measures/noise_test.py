@@ -9,6 +9,7 @@ import pytest
 
 from qgen_tf.compat import keras
 from qgen_tf.measures import LayerNoise, layer_noise
+from qgen_tf.measures.noise import uniform_noise
 from qgen_tf.quantization import (
     BitScheme,
     InferenceModel,
@@ -154,3 +155,24 @@ def test_fields_are_json():
     row = _noise([[0.9, 0.0]], [[1.0, 2.0]], 3)
     text = json.dumps(dataclasses.asdict(row), allow_nan=False)
     assert LayerNoise(**json.loads(text)) == row
+
+
+def test_uniform_noise_fills_the_bins():
+    widths = [np.full((40, 50), 2.0), np.tile([0.0, 0.5], (1000, 1))]
+    first, second = (
+        part.numpy() for part in uniform_noise(widths, seed=0, draw=0)
+    )
+    assert np.abs(first).max() == pytest.approx(1.0, rel=5e-3)
+    # the mean square of 2000 draws is known to 0.9 / sqrt(2000)
+    assert (first**2).mean() == pytest.approx(4 / 12, rel=0.08)
+    assert abs(first.mean()) < 4 * (4 / 12 / 2000) ** 0.5
+    assert not second[:, 0].any()
+    assert (second[:, 1] ** 2).mean() == pytest.approx(0.25 / 12, rel=0.12)
+    # another tensor, another draw and another seed are other noise
+    for settings in ({"seed": 0, "draw": 1}, {"seed": 1, "draw": 0}):
+        other, _ = uniform_noise(widths, **settings)
+        assert abs(np.corrcoef(first.flat, other.numpy().flat)[0, 1]) < 0.1
+    column = first.reshape(-1, 2)[:, 1]
+    assert abs(np.corrcoef(column, second[:, 1])[0, 1]) < 0.15
+    again, _ = uniform_noise(widths, seed=0, draw=0)
+    np.testing.assert_array_equal(again, first)
