@@ -74,21 +74,37 @@ def default_config() -> ml_collections.ConfigDict:
             # (weight_bits, activation_bits) of the twins that a sweep trains
             "twins": ((8, 8), (4, 8), (2, 8)),
             "measures": {
+                # of qgen_tf.measures.MEASURES, or "all"
                 "names": ("average_sharpness", "pac_bayes_sigma"),
                 "num_examples": 2048,  # of the training set; 0 = all
                 "seed": 0,  # of noise and bootstrap
                 "point": "deployed",  # or latent: under a live quantizer
-                # keyword arguments of each measure
+                # keyword arguments of measures; others have their defaults
                 "average_sharpness": {
                     "sigma": 0.05,  # standard deviation of the noise
                     "num_samples": 20,  # noise draws, each with both signs
                     "adaptive": True,  # noise in units of |w|
                 },
                 "pac_bayes_sigma": {
-                    "num_samples": 10,  # noise draws
+                    "num_samples": 10,  # noise draws at least
+                    "max_samples": 100,  # at most
+                    "relative_error": 0.03,  # standard error that is enough
                     "adaptive": True,  # noise in units of |w|
                     "target_drop": 0.1,  # share of examples newly wrong
                 },
+                "l2_sharpness": {
+                    "rho": 0.25,  # radius of the ball
+                    "num_steps": 20,  # of the ascent
+                    "num_restarts": 1,  # starts of the ascent
+                },
+                "linf_sharpness": {
+                    "rho": 4e-3,  # largest change of a weight
+                    "num_steps": 20,  # of the ascent
+                    "num_restarts": 1,  # starts of the ascent
+                },
+                "sam_sharpness": {"rho": 0.05},  # length of the step
+                "hessian_trace": {"num_probes": 8},  # random vectors
+                "margin_percentile": {"percentile": 10.0},
             },
         }
     )

@@ -20,4 +20,5 @@ def config(**training) -> ml_collections.ConfigDict:
     tiny.measures.num_examples = 64
     tiny.measures.average_sharpness.num_samples = 2
     tiny.measures.pac_bayes_sigma.num_samples = 2
+    tiny.measures.pac_bayes_sigma.max_samples = 2
     return tiny

@@ -14,8 +14,27 @@ intervals, bin width and noise of each layer, and flatness in whatever sense is
 asked for. Writes measures.json into the run directory, result by result: what
 was measured with the same settings is not measured again.
 
-Measures:
-{measures}
+Measures (their definitions are in the docstrings of qgen_tf.measures):
+  average_sharpness         rise in loss under Gaussian noise on the weights
+  [adaptive_]l2_sharpness   largest rise in loss within a ball
+  [adaptive_]linf_sharpness largest rise in loss within a box
+  l2_error_sharpness, linf_error_sharpness
+                            the same for the error, in points
+  l2_m_sharpness            mean over batches of the largest rise in each
+  sam_sharpness, sam_m_sharpness, asam_sharpness
+                            rise in loss after the step of SAM or ASAM
+  pac_bayes_sigma           noise that costs 0.1 of the accuracy
+  sharpness_alpha           worst-case offset that costs 0.1 of the accuracy
+  {pac_bayes,sharpness}_{init,orig,flatness,mag_init,mag_orig,mag_flatness}
+                            the twelve of Jiang et al. 2020
+  hessian_trace, hessian_top_eigenvalue
+                            curvature of the loss
+  regularization_hessian, regularization_gauss_newton
+                            what rounding adds to the loss, to second order
+  generalization_bound      bound on the loss, given the rounding noise
+  parameter_norm, distance_from_initialization, frobenius_product,
+  spectral_product, path_norm, margin_percentile
+                            baselines
 
 Examples:
   qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd --measures=all

@@ -165,7 +165,11 @@ def _help(manual: str, holders: Sequence[flags.FlagHolder]) -> str:
     lines = [manual.strip(), "", "Flags:"]
     for holder in holders:
         flag = flags.FLAGS[holder.name]
-        default = "" if flag.default is None else f" Default: {flag.default}."
+        default = f" Default: {flag.default}."
+        if flag.default is None or isinstance(
+            flag.default, ml_collections.ConfigDict
+        ):
+            default = ""
         lines.append(f"  --{holder.name}=...")
         lines += textwrap.wrap(
             f"{flag.help}{default}",

@@ -51,10 +51,15 @@ def measures_text(record: dict[str, Any]) -> str:
     lines += _gap_lines("gap, train minus test", record["gap"])
     for name, result in record["measures"].items():
         note = "" if result["converged"] else "  (not converged)"
+        error = result["standard_error"]
+        spread = f" ± {error:.2g}" if error else ""
         lines.append(
-            f"{name}: {result['value']:.4g} ± {result['standard_error']:.2g} "
-            f"{result['unit']}{note}"
+            f"{name}: {result['value']:.4g}{spread} {result['unit']}{note}"
         )
+    lines += [
+        f"{name}: not taken: {reason}"
+        for name, reason in record["failed"].items()
+    ]
     if record["noise"]:
         noise = pd.DataFrame(record["noise"])
         lines += [

@@ -1,14 +1,16 @@
 """The command line as a user meets it: help, mistakes, exit codes."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from qgen_tf.cli import program
+from qgen_tf import measures
+from qgen_tf.cli import measure, program
 from tests import imports
 
-_PROGRAMS = ("train", "measure", "export", "sweep", "report")
+_PROGRAMS = ("train", "measure", "export", "sweep", "report", "figure")
 
 
 def _start(name, *arguments, cwd=None):
@@ -52,10 +54,17 @@ def test_help_teaches(name):
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_help_lists_the_measures():
+    manual = measure.MANUAL.replace("[adaptive_]", "adaptive_")
+    for name in measures.MEASURES:
+        twelve = re.fullmatch(r"(?:pac_bayes|sharpness)_((?:mag_)?\w+)", name)
+        form = twelve and re.search(rf"\b{twelve[1]}\b", manual)
+        assert form or re.search(rf"\b(?:adaptive_)?{name}\b", manual), name
+
+
 def test_help_lists_the_configs():
-    assert "cifar10_nin, cifar10_resnet20, quickstart" in " ".join(
-        _run("train", "--help").stdout.split()
-    )
+    text = " ".join(_run("train", "--help").stdout.split())
+    assert "cifar10_nin, cifar10_resnet18, cifar10_resnet20" in text
 
 
 @pytest.mark.parametrize(

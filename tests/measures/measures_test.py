@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.config import default_config
 from qgen_tf.measures import MEASURES, MeasureResult
 from qgen_tf.quantization import BitScheme, calibrate, quantize_model
+from qgen_tf.quantization.quantize import wrappers
 
 
 def _dataset():
@@ -32,13 +34,48 @@ def _model():
     return keras.Model(inputs, keras.layers.Dense(4)(x))
 
 
-@pytest.fixture(scope="module", params=[None, BitScheme(4, 8)])
-def model(request):
-    if request.param is None:
+def _built(scheme, seed):
+    keras.utils.set_random_seed(seed)
+    if scheme is None:
         return _model()
-    quantized = quantize_model(_model(), request.param)
+    quantized = quantize_model(_model(), scheme)
     calibrate(quantized, _dataset())
     return quantized
+
+
+@pytest.fixture(scope="module", params=[None, BitScheme(4, 8)])
+def models(request):
+    """A model, and another one for its initial weights."""
+    return _built(request.param, seed=1), _built(request.param, seed=2)
+
+
+# of searches and samples: enough to run, not to be right
+_CHEAP = {
+    "num_samples": 2,
+    "max_samples": 2,
+    "num_probes": 2,
+    "num_steps": 2,
+    "num_restarts": 1,
+    "count": 1,
+}
+
+
+def _arguments(name, model, initial):
+    """What a measure is given beside its defaults."""
+    parameters = inspect.signature(MEASURES[name]).parameters
+    known = {**_CHEAP, "initial": initial}
+    if not wrappers(model):
+        known["num_bits"] = 4
+    if "_m_" in name:
+        known["m"] = 10
+    return {key: known[key] for key in known if key in parameters}
+
+
+def test_settings_in_a_config_are_arguments():
+    for name, settings in default_config().measures.items():
+        if hasattr(settings, "items"):
+            parameters = inspect.signature(MEASURES[name]).parameters
+            assert {*settings} <= {*parameters}
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -56,11 +93,12 @@ def test_arguments_are_uniform(name):
 
 @pytest.mark.parametrize("point", ["deployed", "latent"])
 @pytest.mark.parametrize("name", MEASURES)
-def test_a_result_can_be_repeated_from_its_record(name, point, model):
+def test_a_result_can_be_repeated_from_its_record(name, point, models):
+    model, initial = models
     before = [value.tobytes() for value in model.get_weights()]
-    result = MEASURES[name](
-        model, _dataset(), point=point, seed=3, num_samples=2
-    )
+    dataset = _dataset()
+    given = _arguments(name, model, initial)
+    result = MEASURES[name](model, dataset, point=point, seed=3, **given)
     assert [value.tobytes() for value in model.get_weights()] == before
     assert result.name == name
     assert math.isfinite(result.value)
@@ -68,15 +106,18 @@ def test_a_result_can_be_repeated_from_its_record(name, point, model):
     text = json.dumps(dataclasses.asdict(result), allow_nan=False)
     record = MeasureResult(**json.loads(text))
     assert record == result
-    # every setting is an argument, or was found with the value
+    # every setting is an argument, and all but objects are in the record
     arguments = set(inspect.signature(MEASURES[name]).parameters)
-    assert arguments - set(record.settings) == {
+    assert arguments - set(record.settings) == arguments & {
         "model",
         "dataset",
         "loss_fn",
         "variables",
+        "initial",
+        "reference",
     }
-    again = {
-        key: record.settings[key] for key in arguments & {*record.settings}
-    }
-    assert MEASURES[name](model, _dataset(), **again) == result
+    assert set(record.settings) <= arguments
+    again = {**record.settings}
+    if "initial" in given:
+        again["initial"] = given["initial"]
+    assert MEASURES[name](model, dataset, **again) == result
