@@ -7,12 +7,14 @@ WORKDIR ?= runs
 ARGS ?=
 
 BIN := $(VENV)/bin
+# run directories of CIFAR-10 by pattern, with commas between them
+runs = $$(ls -d $(WORKDIR)/cifar10_$(1) | paste -sd,)
 SOURCES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study-cifar10 models bench-accuracy bench-overhead
-.PHONY: test lint clean
+.PHONY: help quickstart study-cifar10 figures models
+.PHONY: bench-accuracy bench-overhead bench-measures test lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -25,6 +27,29 @@ quickstart: $(VENV)/installed ## float and quantized twins on the digits, a repo
 study-cifar10: $(VENV)/installed ## the same for networks-in-network on CIFAR-10
 	$(BIN)/qgen-sweep --config=cifar10_nin --workdir=$(WORKDIR) $(ARGS)
 
+figures: $(VENV)/installed ## train what docs/theory.md shows, on CIFAR-10, and draw it
+	for config in resnet18 resnet50 mobilenet_v2; do \
+	  $(BIN)/qgen-train --config=cifar10_$$config --workdir=$(WORKDIR) \
+	    || exit 1; \
+	  for bits in 8 4 2; do \
+	    $(BIN)/qgen-train --config=cifar10_$$config --workdir=$(WORKDIR) \
+	      --config.quantization.weight_bits=$$bits \
+	      --config.quantization.activation_bits=8 || exit 1; \
+	  done; \
+	done
+	$(BIN)/qgen-figure --kind=bin_width --output=docs/figures/bin_width.svg \
+	  --run_dirs=$(call runs,resnet18-w*),$(call \
+	  runs,resnet50-w*),$(call runs,mobilenet_v2-w*)
+	$(BIN)/qgen-figure --kind=landscape --output=docs/figures/landscape.svg \
+	  --num_points=13 --span=0.5 --num_examples=512 \
+	  --run_dirs=$(call runs,resnet18-*)
+	$(BIN)/qgen-figure --kind=predicted_rise --num_examples=512 \
+	  --output=docs/figures/predicted_rise.svg \
+	  --run_dirs=$(call runs,resnet18-float-*)
+	$(BIN)/qgen-figure --kind=spectral_density --num_examples=512 \
+	  --output=docs/figures/spectral_density.svg \
+	  --run_dirs=$(call runs,resnet18-*)
+
 models: $(VENV)/installed ## quantize, train, export and verify the model zoo
 	$(BIN)/python -m benchmarks.model_zoo --output=docs/models.md $(ARGS)
 
@@ -34,6 +59,11 @@ bench-accuracy: $(VENV)/installed ## accuracy of twins and of tfmot's default
 
 bench-overhead: $(VENV)/installed ## time of a training step over a float one
 	$(BIN)/python -m benchmarks.qat_overhead $(ARGS)
+
+bench-measures: $(VENV)/installed ## time of measures over straightforward ones
+	$(BIN)/qgen-train --config=cifar10_nin --workdir=$(WORKDIR)
+	$(BIN)/python -m benchmarks.measures \
+	  --run_dir=$(call runs,nin-float-*) $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -30,6 +30,7 @@ Kinds:
   predicted_rise  what rounding costs one run, in theory, under uniform noise
                   and in fact: of a float run, at several bits without
                   training; of a quantized run, layer by layer
+  spectral_density  eigenvalues of the Hessian of each deployed network
 
 Examples:
   qgen-figure --kind=landscape --output=docs/figures/landscape.svg \\
@@ -157,10 +158,31 @@ def _predicted_rise(
     )
 
 
+def _spectral_density(
+    runs: Sequence[RunDirectory], settings: Settings
+) -> matplotlib.figure.Figure:
+    """Spectra of the Hessians of runs; see `measures.spectral_density`."""
+    import tqdm
+
+    from qgen_tf import measures, training
+    from qgen_tf.quantization import inference_model
+    from qgen_tf.study import theory_figures
+
+    densities = {}
+    for label, run in tqdm.tqdm(_labelled(runs).items(), unit="run"):
+        densities[label] = measures.spectral_density(
+            inference_model(training.load_model(run.path)).model,
+            _examples(run, settings.num_examples),
+            seed=settings.seed,
+        )
+    return theory_figures.density_figure(densities)
+
+
 KINDS: dict[str, Kind] = {
     "landscape": _landscape,
     "bin_width": _bin_width,
     "predicted_rise": _predicted_rise,
+    "spectral_density": _spectral_density,
 }
 
 _KIND = flags.DEFINE_enum("kind", None, [*KINDS], "what is drawn.")

@@ -8,6 +8,7 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
+from qgen_tf.measures.density import SpectralDensity
 from qgen_tf.measures.noise import LayerNoise
 from qgen_tf.measures.predicted_rise import LossRise
 
@@ -47,6 +48,39 @@ def bin_width_figure(
         axis.set_title(label)
     axes[0].set_ylabel("bin width")
     _legend(figure, axes)
+    return figure
+
+
+def density_figure(
+    densities: Mapping[str, SpectralDensity],
+) -> matplotlib.figure.Figure:
+    """How the eigenvalues of Hessians are distributed, a line for each model.
+
+    The density spans decades: most eigenvalues are near zero, those that make
+    a minimum sharp are few. The shade is one standard error.
+
+    Args:
+      densities: label of a model to its density.
+    """
+    figure, (axis,) = _panels(1)
+    for label, found in densities.items():
+        (line,) = axis.plot(
+            found.eigenvalues, found.density, lw=1.0, label=label
+        )
+        axis.fill_between(
+            found.eigenvalues,
+            found.density - found.standard_error,
+            found.density + found.standard_error,
+            color=line.get_color(),
+            alpha=0.2,
+            lw=0.0,
+        )
+    size = next(iter(densities.values())).num_weights
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=1e-3 / size)
+    axis.set_xlabel("eigenvalue [nats / weight²]")
+    axis.set_ylabel("density [weight² / nats]")
+    _legend(figure, [axis])
     return figure
 
 

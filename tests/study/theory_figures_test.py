@@ -6,9 +6,14 @@ import io
 import numpy as np
 import pytest
 
+from qgen_tf.measures.density import SpectralDensity
 from qgen_tf.measures.noise import LayerNoise
 from qgen_tf.measures.predicted_rise import ALL_LAYERS, LossRise
-from qgen_tf.study.theory_figures import bin_width_figure, rise_figure
+from qgen_tf.study.theory_figures import (
+    bin_width_figure,
+    density_figure,
+    rise_figure,
+)
 
 
 def _noise(layer, bits, width):
@@ -25,6 +30,32 @@ def _noise(layer, bits, width):
         clipped=0.0,
         weight_correlation=0.0,
     )
+
+
+def _density(scale):
+    eigenvalues = np.linspace(-1.0, 5.0, 61)
+    density = scale * np.exp(-(eigenvalues**2))
+    return SpectralDensity(
+        eigenvalues=eigenvalues,
+        density=density,
+        standard_error=0.1 * density,
+        nodes=np.array([0.0, 5.0]),
+        weights=np.array([0.9, 0.1]),
+        num_weights=100,
+        num_products=20,
+    )
+
+
+def test_a_density_is_drawn_for_each_model():
+    densities = {"float": _density(1.0), "w4a8": _density(0.5)}
+    figure = density_figure(densities)
+    (axis,) = figure.axes
+    assert [line.get_label() for line in axis.lines] == list(densities)
+    for line, found in zip(axis.lines, densities.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), found.eigenvalues)
+        np.testing.assert_array_equal(line.get_ydata(), found.density)
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylim()[0] == pytest.approx(1e-5)
 
 
 def _network(bits, widths):
