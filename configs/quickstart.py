@@ -30,4 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.quantization.learning_rate = 1e-3
     config.twins = ((8, 8), (4, 8), (2, 8))
     config.measures.num_examples = 1024
+    config.measures.names = (
+        "average_sharpness",
+        "pac_bayes_sigma",
+        "loss_rises",
+    )
     return config

@@ -74,7 +74,7 @@ def default_config() -> ml_collections.ConfigDict:
             # (weight_bits, activation_bits) of the twins that a sweep trains
             "twins": ((8, 8), (4, 8), (2, 8)),
             "measures": {
-                # of qgen_tf.measures.MEASURES, or "all"
+                # of qgen_tf.measures.MEASURES, and "loss_rises"; or "all"
                 "names": ("average_sharpness", "pac_bayes_sigma"),
                 "num_examples": 2048,  # of the training set; 0 = all
                 "seed": 0,  # of noise and bootstrap

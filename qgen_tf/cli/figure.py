@@ -137,7 +137,7 @@ def _predicted_rise(
 ) -> matplotlib.figure.Figure:
     """Predicted and measured rise in loss of one run."""
     from qgen_tf import training
-    from qgen_tf.measures.predicted_rise import ALL_LAYERS, loss_rises
+    from qgen_tf.measures import loss_rises
     from qgen_tf.study import theory_figures
 
     if len(runs) > 1:
@@ -151,11 +151,10 @@ def _predicted_rise(
         training.load_model(run.path),
         _examples(run, settings.num_examples),
         num_bits=None if quantized else _ROUNDED_BITS,
+        layerwise=quantized,
         seed=settings.seed,
     )
-    return theory_figures.rise_figure(
-        [row for row in rows if quantized or row.layer == ALL_LAYERS]
-    )
+    return theory_figures.rise_figure(rows)
 
 
 def _spectral_density(

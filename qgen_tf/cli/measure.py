@@ -35,6 +35,8 @@ Measures (their definitions are in the docstrings of qgen_tf.measures):
   parameter_norm, distance_from_initialization, frobenius_product,
   spectral_product, path_norm, margin_percentile
                             baselines
+  loss_rises                what rounding a float model costs at several bits,
+                            predicted, simulated and measured
 
 Examples:
   qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd --measures=all

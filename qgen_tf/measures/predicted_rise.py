@@ -76,6 +76,7 @@ def loss_rises(
     step_rule: str = "lsq",
     num_probes: int = 16,
     num_draws: int = 10,
+    layerwise: bool = True,
     seed: int = 0,
 ) -> list[LossRise]:
     """Compares the predicted rise in loss with the simulated and the measured.
@@ -106,6 +107,7 @@ def loss_rises(
       step_rule: of the bin widths at `num_bits`; see `rounded_weights`.
       num_probes: of the predictions, at least 2.
       num_draws: of the simulation, at least 2.
+      layerwise: whether each layer has a row, and not only all of them.
       seed: of both.
 
     Returns:
@@ -161,6 +163,7 @@ def loss_rises(
                 )
                 for index, weights in enumerate(roundings)
                 for layer, among in _alone_and_together(weights)
+                if layerwise or layer == ALL_LAYERS
             ]
 
 

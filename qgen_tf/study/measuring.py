@@ -11,17 +11,27 @@ from collections.abc import Callable
 from typing import Any
 
 import ml_collections
+import tensorflow as tf
 
 from qgen_tf import data, errors, measures
 from qgen_tf.compat import keras
 from qgen_tf.quantization import inference_model, quantization_report
 from qgen_tf.study import progress
-from qgen_tf.training import RunDirectory, atomic_path, load_model
+from qgen_tf.training import (
+    TRAINED_FILE,
+    RunDirectory,
+    atomic_path,
+    is_quantized,
+    load_model,
+)
 
 MEASURES_FILE = "measures.json"
 QUANTIZATION_FILE = "quantization.csv"
 
 ALL = "all"
+LOSS_RISES = "loss_rises"
+
+_ROUNDED_BITS = (8, 6, 4, 3, 2)
 
 _BATCH_SIZE = 256
 _COMMON = ("num_examples", "seed", "point")
@@ -35,13 +45,21 @@ def names_of(settings: ml_collections.ConfigDict) -> list[str]:
     """
     if ALL in settings.names:
         return list(measures.MEASURES)
+    known = [*measures.MEASURES, LOSS_RISES]
     for name in settings.names:
-        if name not in measures.MEASURES:
+        if name not in known:
             raise errors.ConfigError(
                 f"measure {name!r} is unknown: choose {ALL!r} or from "
-                f"{sorted(measures.MEASURES)}."
+                f"{sorted(known)}."
             )
-    return list(settings.names)
+    return [name for name in settings.names if name != LOSS_RISES]
+
+
+def _wants_rises(
+    run: RunDirectory, settings: ml_collections.ConfigDict
+) -> bool:
+    asked = {ALL, LOSS_RISES} & {*settings.names}
+    return bool(asked) and not is_quantized(run.config)
 
 
 def measure(
@@ -60,7 +78,9 @@ def measure(
 
     Returns:
       What is written to `measures.json`; `failed` maps the measures that this
-      run has none of to the reason.
+      run has none of to the reason. A float run that is asked for "loss_rises"
+      has `rises`: what rounding all its weights costs, predicted, simulated
+      and measured, at several bits.
 
     Raises:
       UserError: the run is not trained, a setting is wrong, or a measure that
@@ -75,13 +95,17 @@ def measure(
         for name in names
         if name not in record["measures"] and name not in record["failed"]
     ]
-    if "gap" in record and not missing:
+    wants_rises = _wants_rises(run, settings) and "rises" not in record
+    if "gap" in record and not missing and not wants_rises:
         return record
     model = load_model(run.path)
     splits = data.load(run.config.dataset)
-    take = _taker(run, model, splits, settings)
+    chosen = splits.train.take(settings.num_examples or splits.num_train)
+    dataset = chosen.batch(_BATCH_SIZE).cache()
+    take = _taker(run, model, dataset, settings)
+    num_steps = 1 + len(missing) + wants_rises
     with (
-        progress.steps(f"{run.label} measure", len(missing) + 1) as step,
+        progress.steps(f"{run.label} measure", num_steps) as step,
         measures.shared(),
     ):
         step("gap")
@@ -99,6 +123,17 @@ def measure(
                     raise
                 record["failed"][name] = str(error)
             run.write_json(MEASURES_FILE, record)
+        if wants_rises:
+            step(LOSS_RISES)
+            rises = measures.loss_rises(
+                model,
+                dataset,
+                num_bits=_ROUNDED_BITS,
+                layerwise=False,
+                seed=settings.seed,
+            )
+            record["rises"] = [dataclasses.asdict(row) for row in rises]
+            run.write_json(MEASURES_FILE, record)
     return record
 
 
@@ -109,7 +144,11 @@ def is_measured(
     run = RunDirectory(run_dir)
     record = _kept(run, json.loads(settings.to_json()))
     taken = {*record["measures"], *record["failed"]}
-    return "gap" in record and taken >= {*names_of(settings)}
+    return (
+        "gap" in record
+        and taken >= {*names_of(settings)}
+        and ("rises" in record or not _wants_rises(run, settings))
+    )
 
 
 def _kept(run: RunDirectory, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -151,16 +190,14 @@ def _gap_and_noise(
 def _taker(
     run: RunDirectory,
     model: keras.Model,
-    splits: data.Splits,
+    dataset: tf.data.Dataset,
     settings: ml_collections.ConfigDict,
 ) -> Callable[[str], measures.MeasureResult]:
     """Returns a function from the name of a measure to its result."""
-    chosen = splits.train.take(settings.num_examples or splits.num_train)
-    dataset = chosen.batch(_BATCH_SIZE).cache()
     # what a run knows, and some measures ask for
     known: dict[str, Callable[[], Any]] = {
         "initial": functools.cache(lambda: load_model(run.path, initial=True)),
-        "num_train": lambda: splits.num_train,
+        "num_train": lambda: run.read_json(TRAINED_FILE)["num_train"],
     }
 
     def take(name: str) -> measures.MeasureResult:

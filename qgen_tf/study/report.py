@@ -11,7 +11,14 @@ import markupsafe
 import pandas as pd
 
 from export.verify import MARGIN
-from qgen_tf.study import figures, measuring, records, tables
+from qgen_tf.measures import LossRise
+from qgen_tf.study import (
+    figures,
+    measuring,
+    records,
+    tables,
+    theory_figures,
+)
 from qgen_tf.training import TRAINED_FILE, RunDirectory, atomic_path
 
 _NOISE_COLUMNS = {
@@ -85,6 +92,10 @@ def _render(
         "flatness": figures.flatness(frame, names),
         "histories": figures.histories(runs),
     }
+    if first.get("rises"):
+        plots["rises"] = theory_figures.rise_figure(
+            [LossRise(**row) for row in first["rises"]]
+        )
     if len(noise):
         plots["bin_widths"] = figures.bin_widths(noise)
         plots["noise_powers"] = figures.noise_powers(noise)
@@ -112,6 +123,7 @@ def _render(
         quantization=_renamed(
             records.quantization(runs), _QUANTIZATION_COLUMNS
         ),
+        has=plots.__contains__,
         plot=plot,
         table=_table,
     )

@@ -76,8 +76,16 @@ def test_layers_of_a_quantized_network():
             value.tobytes()
             for value in [*network.get_weights(), *model.get_weights()]
         ]
+        settings = {"num_probes": 30, "num_draws": 3}
         first, second, both = loss_rises(
-            model, dataset, closed_forms.quadratic, num_probes=30, num_draws=3
+            model, dataset, closed_forms.quadratic, **settings
+        )
+        assert [both] == loss_rises(
+            model,
+            dataset,
+            closed_forms.quadratic,
+            layerwise=False,
+            **settings,
         )
         after = [*network.get_weights(), *model.get_weights()]
         assert [value.tobytes() for value in after] == before

@@ -1,6 +1,7 @@
 """The main job on tiny models: every stage, its record, its report."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,23 @@ def test_measuring_with_other_settings_measures_again(runs):
     )
     assert second["gap"] == first["gap"]
     assert measuring.measure(runs[0].path, tiny.config().measures) == first
+
+
+def test_what_rounding_costs_is_found_of_the_float_run(runs, tmp_path):
+    settings = tiny.config().measures
+    settings.names = (*settings.names, measuring.LOSS_RISES)
+    copies = [
+        RunDirectory(shutil.copytree(run.path, tmp_path / run.path.name))
+        for run in runs
+    ]
+    for run, bits in zip(copies, ([8, 6, 4, 3, 2], []), strict=True):
+        record = measuring.measure(run.path, settings)
+        rises = record.get("rises", [])
+        assert [rise["num_bits"] for rise in rises] == bits
+        assert measuring.is_measured(run.path, settings)
+    report.write(copies, tmp_path)
+    page = (tmp_path / "tiny" / "report.html").read_text()
+    assert "Outside of the band" in page
 
 
 def test_an_unknown_measure_is_refused(runs):
