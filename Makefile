@@ -46,9 +46,6 @@ figures: $(VENV)/installed ## train what docs/theory.md shows, on CIFAR-10, and 
 	$(BIN)/qgen-figure --kind=predicted_rise --num_examples=512 \
 	  --output=docs/figures/predicted_rise.svg \
 	  --run_dirs=$(call runs,resnet18-float-*)
-	$(BIN)/qgen-figure --kind=spectral_density --num_examples=512 \
-	  --output=docs/figures/spectral_density.svg \
-	  --run_dirs=$(call runs,resnet18-*)
 
 models: $(VENV)/installed ## quantize, train, export and verify the model zoo
 	$(BIN)/python -m benchmarks.model_zoo --output=docs/models.md $(ARGS)

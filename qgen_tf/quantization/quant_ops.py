@@ -22,6 +22,9 @@ from qgen_tf.quantization.loss_scale import current_loss_scale
 # Of the rounding kernel where it does not clip: wider than any quantizer.
 _WIDE_BITS = 16
 
+# In step sizes: rounding errors are at most 1/2, clipped values at least 1.
+_ERROR_REACH = 0.75
+
 # Values from which on the gradient of a ReLU is one.
 _SMALLEST = np.finfo(np.float32).tiny
 
@@ -160,50 +163,50 @@ def quantize(
     """
     fused = _is_fused(step_size)
     clipping_bits = _clipping_bits(low, high, nonnegative=nonnegative)
-    source = _relu_input(values) if fused and nonnegative else None
-    is_unsigned = isinstance(low, int) and low == 0
+    relu_input = _relu_input(values) if fused and nonnegative else None
+    # A clipped value is then further from 0 than any value from its level, so
+    # that the error tells which is which and `values` need not be kept.
+    are_known = isinstance(low, int) and isinstance(high, int)
+    error_tells = are_known and low < 0 < high
     low = tf.convert_to_tensor(low, values.dtype)
     high = tf.convert_to_tensor(high, values.dtype)
 
-    def on_grid(step_size):
-        ends = (low * step_size, high * step_size)
-        if fused:
-            return _fused_quantized(values, step_size, ends, clipping_bits)
-        clipped = tf.clip_by_value(values, *ends)
-        return tf.round(clipped * (1.0 / step_size)) * step_size
-
     @tf.custom_gradient
     def rounded(_, step_size):
-        first = low * step_size if source is None else _SMALLEST
-        ends = (first, high * step_size)
-        quantized = on_grid(step_size)
+        kept, ends = values, (low * step_size, high * step_size)
+        if fused:
+            quantized = _fused_quantized(values, step_size, ends, clipping_bits)
+        else:
+            clipped = tf.clip_by_value(values, *ends)
+            quantized = tf.round(clipped * (1.0 / step_size)) * step_size
+        if error_tells:
+            kept = quantized - _selected(values, values, *ends, fused=fused)
+            ends = (-_ERROR_REACH * step_size, _ERROR_REACH * step_size)
+        elif relu_input is not None:
+            ends = (_SMALLEST, ends[1])
 
         @tf.custom_gradient
         def select(upstream):
             # Linear and symmetric, hence its own gradient. The one that
             # TensorFlow has registered for the kernel is wrong.
-            return _selected(upstream, values, *ends, fused=fused), select
+            return _selected(upstream, kept, *ends, fused=fused), select
 
         def grad(upstream):
             # Constants of the local linear form: v passes inside the range, s
-            # scales the rounding error (the level, less the value where it
-            # passes) inside and the end level outside. With them held fixed
-            # the second derivatives agree with the first ones.
-            levels = quantized
-            if not is_unsigned:
-                # Behind a ReLU the next layer keeps them anyway; elsewhere to
-                # round again takes less time than to keep them takes memory.
-                with tf.control_dependencies([upstream]):
-                    levels = on_grid(step_size)
+            # scales the rounding error inside and the end level outside. With
+            # them held fixed the second derivatives agree with the first ones.
             passed = select(upstream)
             inner = functools.partial(_inner, like=step_size, fused=fused)
-            of_step = inner(upstream, tf.stop_gradient(levels))
-            of_step -= inner(passed, tf.stop_gradient(values))
+            if error_tells:
+                of_step = inner(upstream, tf.stop_gradient(kept))
+            else:  # the error is the level, less the value where it passes
+                of_step = inner(upstream, tf.stop_gradient(quantized))
+                of_step -= inner(passed, tf.stop_gradient(values))
             return passed, of_step / tf.stop_gradient(step_size)
 
         return quantized, grad
 
-    return rounded(values if source is None else source, step_size)
+    return rounded(values if relu_input is None else relu_input, step_size)
 
 
 def _relu_input(values: tf.Tensor) -> tf.Tensor | None:

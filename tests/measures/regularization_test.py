@@ -7,8 +7,7 @@ import pytest
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures import regularization as module
-from qgen_tf.measures import sharing
+from qgen_tf.measures import hessian_products, sharing
 from qgen_tf.measures.regularization import regularization
 from qgen_tf.quantization import BitScheme, quantize_model
 from tests.measures import closed_forms
@@ -267,7 +266,7 @@ def test_nothing_moves_when_it_is_interrupted(monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "random_signs", stop)
+    monkeypatch.setattr(hessian_products, "random_signs", stop)
     with pytest.raises(KeyboardInterrupt):
         _term(network, point="latent")
     assert [value.tobytes() for value in network.get_weights()] == before

@@ -2,12 +2,14 @@
 
 import io
 
-import mpl_toolkits.mplot3d
+import matplotlib.projections
 import numpy as np
 import pytest
 
 from qgen_tf.measures.landscape import Landscape
 from qgen_tf.study import landscape_figures
+
+AXES_3D = matplotlib.projections.get_projection_class("3d")
 
 COORDINATES = np.linspace(-1.0, 1.0, 9)
 X, Y = np.meshgrid(COORDINATES, COORDINATES, indexing="ij")
@@ -98,13 +100,13 @@ def test_what_is_flat_or_not_finite_is_drawn(style):
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_surfaces_stand_on_one_scale(scale, monkeypatch):
     drawn = []
-    plot = mpl_toolkits.mplot3d.Axes3D.plot_surface
+    plot = AXES_3D.plot_surface
 
     def record(axis, *grid, **style):
         drawn.append(grid)
         return plot(axis, *grid, **style)
 
-    monkeypatch.setattr(mpl_toolkits.mplot3d.Axes3D, "plot_surface", record)
+    monkeypatch.setattr(AXES_3D, "plot_surface", record)
     first, second = 1 + scale * (X + 1), 2 + Y
     second[0, 0] = np.inf
     figure = landscape_figures.surfaces(
