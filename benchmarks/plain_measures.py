@@ -14,8 +14,9 @@ _DRAWS = 10  # at each
 _SHARPNESS_DRAWS = 20
 _SHARPNESS_SIGMA = 0.01
 _ASCENT_STEPS = 20
-_EPSILON = 1e-3
+_EPSILON = 1e-3  # of adaptive Gaussian noise
 _NEXT = 1.15  # second scale, for the slope
+ALPHA_EPSILON = 1e-5  # of adaptive worst-case offsets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ class PlainNetwork:
         """Largest drop within `value` is sought; one step of the bisection."""
         start = time.perf_counter()
         radii = [
-            value * np.abs(w) + _EPSILON if adaptive else value
+            value * np.abs(w) + ALPHA_EPSILON if adaptive else value
             for w in self._originals
         ]
         for _ in range(_DRAWS):

@@ -77,12 +77,17 @@ def gaussian(
       draw: number of the sample, from 0.
       adaptive: whether each number is multiplied by |w|.
     """
+    return _compiled_gaussian(
+        list(values), tf.constant([seed, draw * len(values)]), adaptive
+    )
+
+
+@tf.function(reduce_retracing=True)
+def _compiled_gaussian(values, first_seed, adaptive):
     noise = []
     for index, value in enumerate(values):
         normal = tf.random.stateless_normal(
-            value.shape,
-            (seed, draw * len(values) + index),
-            dtype=value.dtype,
+            tf.shape(value), first_seed + [0, index], dtype=value.dtype
         )
         noise.append(normal * tf.abs(value) if adaptive else normal)
     return noise
@@ -144,15 +149,6 @@ class Neighbourhood:
         """
         self.move(offsets, scale)
         return self.objective()
-
-    def under_noise(
-        self, draw: int, scale: float, *, seed: int, adaptive: bool
-    ) -> tuple[float, float]:
-        """Returns loss and accuracy under Gaussian noise; see `gaussian`."""
-        noise = gaussian(
-            self.originals, seed=seed, draw=draw, adaptive=adaptive
-        )
-        return self.at(noise, scale)
 
 
 _remembered_neighbourhood = sharing.remembered(Neighbourhood)

@@ -11,6 +11,7 @@ from qgen_tf.measures import perturbations
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
+from qgen_tf.measures.trials import Trials
 
 
 def average_sharpness(
@@ -23,6 +24,7 @@ def average_sharpness(
     seed: int = 0,
     sigma: float = 0.01,
     num_samples: int = 20,
+    examples_per_draw: int = 512,
     adaptive: bool = True,
 ) -> MeasureResult:
     """Mean rise in loss, in nats, under Gaussian weight noise.
@@ -31,8 +33,9 @@ def average_sharpness(
     adaptive (Andriushchenko et al. 2023, arXiv 2302.07011, section 2). To
     second order it is `sigma^2 / 2 * tr(H)`. Each draw is used with both
     signs, which cancels the gradient and every odd order, to the rounding of
-    float32. A value below zero means that noise lowers the loss: the weights
-    are not at a minimum of this data set.
+    float32, and on a part of the data, another part each in turn: draws differ
+    more than examples do. A value below zero means that noise lowers the loss:
+    the weights are not at a minimum of this data set.
 
     Args:
       model: images to logits; as trained, float or quantized.
@@ -45,6 +48,7 @@ def average_sharpness(
       seed: of the noise.
       sigma: standard deviation of the noise.
       num_samples: draws, at least 2.
+      examples_per_draw: size of a part of the data, about.
       adaptive: whether noise is in units of |w|, which makes the measure blind
         to a rescaling of layers; weights that are zero get none.
 
@@ -53,21 +57,24 @@ def average_sharpness(
       ModelError: the model has no weight to perturb, or its loss is not
         finite, with noise or without.
     """
-    if not (0 < sigma < np.inf and num_samples >= 2):
+    if not (0 < sigma < np.inf and num_samples >= 2 and examples_per_draw >= 1):
         raise errors.ConfigError(
-            "average_sharpness needs a finite sigma > 0 and num_samples >= 2, "
-            f"not {sigma} and {num_samples}."
+            "average_sharpness needs a finite sigma > 0, num_samples >= 2 and "
+            f"examples_per_draw >= 1, not {sigma}, {num_samples} and "
+            f"{examples_per_draw}."
         )
     rises = []
     with perturbations.neighbourhood(
         model, dataset, loss_fn, point=point, variables=variables
     ) as near:
+        trials = Trials(near, dataset, examples_per_draw)
         for draw in range(num_samples):
-            plus, minus = (
-                near.under_noise(draw, scale, seed=seed, adaptive=adaptive)[0]
-                for scale in (sigma, -sigma)
+            noise = perturbations.gaussian(
+                near.originals, seed=seed, draw=draw, adaptive=adaptive
             )
-            rises.append((plus + minus) / 2 - near.loss)
+            plus, _ = trials.at(draw, noise, sigma)
+            minus, _ = trials.at(draw, noise, -sigma)
+            rises.append((plus + minus) / 2 - trials.unmoved(draw)[0])
     if not np.isfinite(rises).all():
         raise errors.ModelError(
             f"the loss of model {model.name!r} is not finite under noise of "
@@ -84,6 +91,11 @@ def average_sharpness(
             "seed": seed,
             "sigma": sigma,
             "num_samples": num_samples,
+            "examples_per_draw": examples_per_draw,
             "adaptive": adaptive,
+        },
+        details={
+            "accuracy": near.accuracy,
+            "num_passes": trials.num_seen / trials.num_examples,
         },
     )

@@ -1,4 +1,4 @@
-"""Accuracy lost when weights move, tried on parts of the data in turn."""
+"""What moved weights cost, tried on parts of the data in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCHES = 4
 
 
 class Trials:
-    """Accuracy lost to offsets of the weights.
+    """Loss and accuracy under offsets of the weights.
 
     Attributes:
       num_examples: of the data.
@@ -47,7 +47,7 @@ class Trials:
         self._dataset = dataset
         self._sizes = sizes
         self._parts: dict[int, Objective] = {}
-        self._accuracies: dict[int, float] = {}
+        self._unmoved: dict[int, tuple[float, float]] = {}
 
     def part(self, draw: int) -> Objective:
         """Returns the objective on the part whose turn it is at a draw."""
@@ -71,14 +71,24 @@ class Trials:
 
     def drop_on_part(self, draw: int, offsets: Sequence[tf.Tensor]) -> float:
         """Returns the accuracy that offsets cost, on `part(draw)`."""
+        return self.unmoved(draw)[1] - self.at(draw, offsets)[1]
+
+    def unmoved(self, draw: int) -> tuple[float, float]:
+        """Returns loss and accuracy of the weights as they are, on a part."""
         if self.num_parts == 1:
-            return self.drop(offsets)
+            return self._near.loss, self._near.accuracy
         index = draw % self.num_parts
-        if index not in self._accuracies:
-            self._accuracies[index] = self._accuracy(
-                draw, self._near.originals, scale=0.0
-            )
-        return self._accuracies[index] - self._accuracy(draw, offsets)
+        if index not in self._unmoved:
+            self._unmoved[index] = self.at(draw, self._near.originals, 0.0)
+        return self._unmoved[index]
+
+    def at(
+        self, draw: int, offsets: Sequence[tf.Tensor], scale: float = 1.0
+    ) -> tuple[float, float]:
+        """Returns loss and accuracy at `scale * offsets`, on `part(draw)`."""
+        self._near.move(offsets, scale)
+        self.num_seen += self.part_size(draw)
+        return self.part(draw)()
 
     def details(self, found: Crossing) -> dict[str, Any]:
         """Returns what a measure reports on its search.
@@ -95,13 +105,6 @@ class Trials:
             "num_weights": self._near.num_weights,
             "num_passes": self.num_seen / self.num_examples,
         }
-
-    def _accuracy(
-        self, draw: int, offsets: Sequence[tf.Tensor], scale: float = 1.0
-    ) -> float:
-        self._near.move(offsets, scale)
-        self.num_seen += self.part_size(draw)
-        return self.part(draw)()[1]
 
 
 def _batch_sizes(dataset: tf.data.Dataset) -> list[int]:

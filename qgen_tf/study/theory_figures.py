@@ -13,7 +13,7 @@ from qgen_tf.measures.noise import LayerNoise
 from qgen_tf.measures.predicted_rise import LossRise
 
 _PANEL = (4.2, 3.6)
-_MOST_NAMES = 24  # more names of layers than that cannot be read
+_MOST_NAMES = 16  # more names of layers than that cannot be read
 _TOLERANCE = 0.2  # within which a prediction counts as good
 _FORMS = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton"}
 

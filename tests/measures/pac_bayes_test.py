@@ -121,14 +121,16 @@ def _by_brute_force(model, dataset, adaptive, num_draws=30):
     ) as near:
 
         def drops(log_sigma):
-            return near.accuracy - np.array(
-                [
-                    near.under_noise(
-                        draw, np.exp(log_sigma), seed=99, adaptive=adaptive
-                    )[1]
-                    for draw in range(num_draws)
-                ]
+            noises = (
+                perturbations.gaussian(
+                    near.originals, seed=99, draw=draw, adaptive=adaptive
+                )
+                for draw in range(num_draws)
             )
+            accuracies = [
+                near.at(noise, np.exp(log_sigma))[1] for noise in noises
+            ]
+            return near.accuracy - np.array(accuracies)
 
         log_sigma = scipy.optimize.brentq(
             lambda log_sigma: drops(log_sigma).mean() - 0.1, -6, 1, xtol=0.01

@@ -81,7 +81,11 @@ def test_an_interruption_leaves_the_model_as_it_was(error):
             variables=perturbations.kernels,
         ) as near,
     ):
-        loss, _ = near.under_noise(0, 1.0, seed=0, adaptive=True)
+        loss, _ = near.at(
+            perturbations.gaussian(
+                near.originals, seed=0, draw=0, adaptive=True
+            )
+        )
         assert abs(loss - near.loss) > 1e-3
         during = [value.tobytes() for value in model.get_weights()]
         raise error
