@@ -159,6 +159,10 @@ def _pairs(
             ("sharpness_alpha", plain.alpha),
         ):
             ours = functools.partial(getattr(measures, name), adaptive=adaptive)
+            if name == "sharpness_alpha":
+                ours = functools.partial(
+                    ours, epsilon=plain_measures.ALPHA_EPSILON
+                )
             yield (
                 name + suffix,
                 ours,
