@@ -77,9 +77,10 @@ def gaussian(
       draw: number of the sample, from 0.
       adaptive: whether each number is multiplied by |w|.
     """
-    return _compiled_gaussian(
-        list(values), tf.constant([seed, draw * len(values)]), adaptive
-    )
+    # of variables a compiled function would keep the first that it has seen
+    tensors = [tf.convert_to_tensor(value) for value in values]
+    first_seed = tf.constant([seed, draw * len(tensors)])
+    return _compiled_gaussian(tensors, first_seed, adaptive)
 
 
 @tf.function(reduce_retracing=True)

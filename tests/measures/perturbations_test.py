@@ -128,6 +128,19 @@ def test_adaptive_noise_is_in_units_of_the_weight():
         np.testing.assert_array_equal(adaptive, 2 * plain)
 
 
+def test_noise_of_variables_is_that_of_their_values():
+    for size in (2, 3, 4):  # as of several models, one after the other
+        values = [tf.fill([size, 2 * size], -2.0), tf.fill([size], 3.0)]
+        given = ([tf.Variable(value) for value in values], values)
+        found, expected = (
+            perturbations.gaussian(weights, seed=1, draw=2, adaptive=True)
+            for weights in given
+        )
+        for noise, same, value in zip(found, expected, values, strict=True):
+            np.testing.assert_array_equal(noise, same)
+            assert noise.shape == value.shape
+
+
 def test_noise_has_the_type_of_the_weight():
     (noise,) = perturbations.gaussian(
         [tf.ones([3], tf.float64)], seed=0, draw=0, adaptive=True
