@@ -6,7 +6,7 @@ and the loss around float and quantized weights.
 
     qgen-sweep --config=cifar10_mobilenet_v2 --workdir=runs
 
-Parameters: 719,034. Cost: some NMB minutes on 2 CPU cores for training.
+Parameters: 719,034. Cost: some 12 minutes on 2 busy CPU cores for training.
 
 Full scale: --config.dataset.num_train=0 --config.model.alpha=1.0
 --config.training.epochs=100 --config.quantization.epochs=30 on a GPU.

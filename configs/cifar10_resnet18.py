@@ -6,7 +6,7 @@ and the loss around float and quantized weights.
 
     qgen-sweep --config=cifar10_resnet18 --workdir=runs
 
-Parameters: 703,866. Cost: some N18 minutes on 2 CPU cores for training.
+Parameters: 703,866. Cost: some 6 minutes on 2 busy CPU cores for training.
 
 Full scale: --config.dataset.num_train=0 --config.model.width=64
 --config.training.epochs=100 --config.quantization.epochs=30 on a GPU.
