@@ -20,6 +20,7 @@ from qgen_tf.measures.losses import (
 )
 from qgen_tf.measures.objective import Objective
 from qgen_tf.measures.perturbations import Variables
+from qgen_tf.measures.weights import differentiated
 
 
 class GaussNewton(Objective):
@@ -63,11 +64,7 @@ class GaussNewton(Objective):
           ConfigError: the loss takes logits and the model has none.
           ModelError: the model has none of the weights.
         """
-        self.variables = variables(model)
-        if not self.variables:
-            raise errors.ModelError(
-                f"model {model.name!r} has no weight to differentiate in."
-            )
+        self.variables = differentiated(model, variables)
         super().__init__(model, dataset, loss_fn, self.variables)
         self._model = model
         with self._strategy.scope():

@@ -15,7 +15,7 @@ from qgen_tf.measures import sharing
 from qgen_tf.measures.losses import LossFn, losses_of
 from qgen_tf.measures.objective import Objective
 from qgen_tf.measures.perturbations import Variables
-from qgen_tf.measures.weights import weight_name
+from qgen_tf.measures.weights import differentiated, weight_name
 
 
 class Hessian(Objective):
@@ -50,11 +50,7 @@ class Hessian(Objective):
           ConfigError: the loss takes logits and the model has none.
           ModelError: the model has none of the weights.
         """
-        self.variables = variables(model)
-        if not self.variables:
-            raise errors.ModelError(
-                f"model {model.name!r} has no weight to differentiate in."
-            )
+        self.variables = differentiated(model, variables)
         super().__init__(model, dataset, loss_fn, self.variables)
         self._model = model
         with self._strategy.scope():

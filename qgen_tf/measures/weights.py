@@ -13,6 +13,22 @@ from qgen_tf.measures.perturbations import Variables
 from qgen_tf.quantization.quantize import unwrapped
 
 
+def differentiated(
+    model: keras.Model, variables: Variables
+) -> list[tf.Variable]:
+    """Returns the weights of a model in which derivatives are taken.
+
+    Raises:
+      ModelError: it has none of them.
+    """
+    chosen = variables(model)
+    if not chosen:
+        raise errors.ModelError(
+            f"model {model.name!r} has no weight to differentiate in."
+        )
+    return chosen
+
+
 def owner(model: keras.Model, variable: tf.Variable) -> keras.layers.Layer:
     """Returns the innermost layer of a model that has the variable."""
     (*_, layer) = (
