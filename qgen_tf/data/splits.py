@@ -11,6 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.data import (
     augmentation,
+    corruptions,
     datasets,
     examples,
     preprocessing,
@@ -34,6 +35,7 @@ class Splits:
         not batched; image float32 `image_shape`, normalized; label int32.
       test: the same of the test set.
       train_examples: the training set before normalization.
+      test_examples: the test set before normalization.
       augmentation: what a training stream does to the images.
     """
 
@@ -46,7 +48,28 @@ class Splits:
     train: tf.data.Dataset
     test: tf.data.Dataset
     train_examples: examples.Examples
+    test_examples: examples.Examples
     augmentation: augmentation.Augmentation
+
+    def corrupted_test(
+        self, kind: str, *, severity: int, seed: int = 0
+    ) -> tf.data.Dataset:
+        """Returns what `test` is, with corrupted images.
+
+        Args:
+          kind: see `corruptions.CORRUPTIONS`.
+          severity: 1..5, from weak to strong.
+          seed: of what is drawn for the images.
+
+        Raises:
+          errors.UserError: see `corruptions.corrupted`.
+        """
+        return _normalized(
+            corruptions.corrupted(
+                self.test_examples, kind, severity=severity, seed=seed
+            ),
+            preprocessing.normalizer(self.name),
+        )
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Returns the number of batches of an epoch, the last one included."""
@@ -144,6 +167,7 @@ def load(dataset_config: Any) -> Splits:
         train=_normalized(train, normalize),
         test=_normalized(test, normalize),
         train_examples=train,
+        test_examples=test,
         augmentation=augment,
     )
 

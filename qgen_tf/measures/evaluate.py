@@ -23,12 +23,10 @@ class Evaluation:
     """What a model makes of each example of a data set.
 
     Attributes:
-      logits: float32 [examples, classes].
       losses: float32 [examples], in nats.
       correct: bool [examples].
     """
 
-    logits: np.ndarray
     losses: np.ndarray
     correct: np.ndarray
 
@@ -51,6 +49,55 @@ def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: forward(images).numpy()
 
 
+class Evaluator:
+    """Collects losses and correctness, batch by batch.
+
+    Logits are let go, so that memory is a few bytes an example.
+    """
+
+    def __init__(self, loss_fn: LossFn = cross_entropy):
+        """Starts without examples.
+
+        Args:
+          loss_fn: (labels, logits) to the loss of each example.
+        """
+        self._loss_fn = loss_fn
+        self._losses: list[np.ndarray] = []
+        self._correct: list[np.ndarray] = []
+
+    def add(self, labels: tf.Tensor, logits: np.ndarray) -> None:
+        """Takes a batch in.
+
+        Args:
+          labels: int [batch].
+          logits: float [batch, classes].
+
+        Raises:
+          ConfigError: `loss_fn` does not return one loss for each example.
+        """
+        outputs = tf.constant(logits)
+        losses = losses_of(self._loss_fn, labels, outputs)
+        self._losses.append(losses.numpy())
+        self._correct.append(correct_of(self._loss_fn, labels, outputs).numpy())
+
+    def evaluation(self) -> Evaluation:
+        """Returns what was collected.
+
+        Raises:
+          DataError: there was no batch.
+          ModelError: a loss is not finite.
+        """
+        if not self._losses:
+            raise errors.DataError("the data set to evaluate on is empty.")
+        losses = np.concatenate(self._losses)
+        if not np.isfinite(losses).all():
+            raise errors.ModelError(
+                "the model's loss is not finite: training has diverged; lower "
+                "the learning rate."
+            )
+        return Evaluation(losses, np.concatenate(self._correct))
+
+
 def evaluate(
     predict: Callable[[np.ndarray], np.ndarray],
     dataset: tf.data.Dataset,
@@ -68,21 +115,7 @@ def evaluate(
       ModelError: a loss is not finite.
       ConfigError: `loss_fn` does not return one loss for each example.
     """
-    logits, losses, correct = [], [], []
+    evaluator = Evaluator(loss_fn)
     for images, labels in dataset:
-        outputs = predict(images.numpy())
-        logits.append(outputs)
-        outputs = tf.constant(outputs)
-        losses.append(losses_of(loss_fn, labels, outputs).numpy())
-        correct.append(correct_of(loss_fn, labels, outputs).numpy())
-    if not logits:
-        raise errors.DataError("the data set to evaluate on is empty.")
-    all_losses = np.concatenate(losses)
-    if not np.isfinite(all_losses).all():
-        raise errors.ModelError(
-            "the model's loss is not finite: training has diverged; lower the "
-            "learning rate."
-        )
-    return Evaluation(
-        np.concatenate(logits), all_losses, np.concatenate(correct)
-    )
+        evaluator.add(labels, predict(images.numpy()))
+    return evaluator.evaluation()

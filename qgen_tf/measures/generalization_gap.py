@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
@@ -86,13 +87,8 @@ def gap_difference(
     Raises:
       DataError: the numbers of examples differ.
     """
+    require_pairs(ours, theirs)
     (train_a, test_a), (train_b, test_b) = ours, theirs
-    for a, b in ((train_a, train_b), (test_a, test_b)):
-        if len(a.losses) != len(b.losses):
-            raise errors.DataError(
-                "a paired comparison needs both models on the same examples, "
-                f"not on {len(a.losses)} and {len(b.losses)}."
-            )
     return GeneralizationGap(
         loss=bootstrap_gap(
             train_a.losses - train_b.losses,
@@ -105,6 +101,18 @@ def gap_difference(
             seed=seed,
         ),
     )
+
+
+def require_pairs(
+    ours: Sequence[Evaluation], theirs: Sequence[Evaluation]
+) -> None:
+    """Raises a DataError unless both models saw equally many examples."""
+    for a, b in zip(ours, theirs, strict=True):
+        if len(a.losses) != len(b.losses):
+            raise errors.DataError(
+                "a paired comparison needs both models on the same examples, "
+                f"not on {len(a.losses)} and {len(b.losses)}."
+            )
 
 
 def bootstrap_gap(

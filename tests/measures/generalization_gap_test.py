@@ -16,10 +16,7 @@ from qgen_tf.measures.generalization_gap import (
 
 
 def _evaluation(losses, correct):
-    losses = np.asarray(losses, np.float32)
-    return Evaluation(
-        np.zeros((len(losses), 2), np.float32), losses, np.asarray(correct)
-    )
+    return Evaluation(np.asarray(losses, np.float32), np.asarray(correct))
 
 
 def _random_evaluation(generator, count, loss, accuracy):
