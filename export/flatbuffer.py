@@ -53,7 +53,7 @@ def check(
     with damage_reported():
         weights = read_weights(model)
         if network.weight_grids:
-            _check_floats(network, model, allow_float)
+            require_integers(network, model, allow_float)
             _check_weights(network, weights, allow_float)
             _check_activations(network, model)
             _check_ends(network, model)
@@ -68,9 +68,37 @@ def float_operators(model: schema.ModelT) -> list[str]:
     ]
 
 
-def _check_floats(
+def require_integers(
     network: InferenceModel, model: schema.ModelT, allow_float: Sequence[str]
 ) -> None:
+    """Raises an ExportError if a layer computes in float that must not."""
+    found = [
+        f"{kind} of layer {layer!r}"
+        for layer, kinds in float_layers(network, model).items()
+        if not _matches(layer, allow_float)
+        for kind in kinds
+    ]
+    if found:
+        raise errors.ExportError(
+            f"the file computes in float: {', '.join(sorted(found))}. Quantize "
+            "these layers and those around them, remove them, or allow them."
+        )
+
+
+def float_layers(
+    network: InferenceModel, model: schema.ModelT
+) -> dict[str, list[str]]:
+    """Returns which layers compute in float, and by which operators.
+
+    Args:
+      network: a deployed network.
+      model: its file.
+
+    Returns:
+      Name of a layer to the names of its float operators, each one once,
+      without those that only pass between integers and floats. What cannot be
+      told to be of a layer has the name of the operator's output.
+    """
     names = [layer.name for layer in network.model.layers]
     producers = keras_graph.producers(network.model)
     # a grid behind a float layer cuts off floats: that is part of the layer
@@ -79,25 +107,19 @@ def _check_floats(
         for layer in network.model.layers
         if isinstance(layer, ActivationGrid)
     }
-    found = set()
+    found: dict[str, set[str]] = {}
     for operator in model.subgraphs[0].operators:
         kind = operator_name(model, operator)
         if kind in _PASSAGES or not computes_in_float(model, operator):
             continue
         for index in operator.outputs:
             path = model.subgraphs[0].tensors[index].name.decode()
-            for owner in _owners(path, names) or [path]:
-                layer = sources.get(owner, owner)
-                if not _matches(layer, allow_float):
-                    found.add(f"{kind} of layer {layer!r}")
-    if found:
-        raise errors.ExportError(
-            f"the file computes in float: {', '.join(sorted(found))}. Quantize "
-            "these layers and those around them, remove them, or allow them."
-        )
+            for owner in owners(path, names) or [path]:
+                found.setdefault(sources.get(owner, owner), set()).add(kind)
+    return {layer: sorted(kinds) for layer, kinds in sorted(found.items())}
 
 
-def _owners(path: str, names: Collection[str]) -> set[str]:
+def owners(path: str, names: Collection[str]) -> set[str]:
     """Returns the layers that a tensor of the file comes from.
 
     Args:

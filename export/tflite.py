@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -10,9 +10,10 @@ from tensorflow.lite.python import convert_phase
 
 from export import model_file
 from export.fake_quant import FakeQuantActivation
+from export.flatbuffer import require_integers
 from export.float_layers import FencedLayer, remove_fences
 from export.linear import PlaceholderLinear
-from export.weights import write_weights
+from export.weights import STORAGES, set_storage, write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
@@ -26,10 +27,13 @@ from qgen_tf.quantization.quantize_registry import Role, activation_name, role
 
 Layer: TypeAlias = keras.layers.Layer
 
-STORAGES = ("int8", "int4")
 
-
-def convert(network: InferenceModel, *, storage: str = "int8") -> bytes:
+def convert(
+    network: InferenceModel,
+    *,
+    storage: str = "int8",
+    allow_float: Sequence[str] = (),
+) -> bytes:
     """Returns the TensorFlow Lite file of a deployed network.
 
     A quantized network becomes full-integer: int8 input, output and
@@ -41,15 +45,19 @@ def convert(network: InferenceModel, *, storage: str = "int8") -> bytes:
       network: from `qgen_tf.inference_model`.
       storage: of weights. "int4" packs two into a byte where all levels of a
         layer are in -7..7 and the runtime reads that: not those of a
-        transposed convolution.
+        transposed convolution. "int2" also packs four into a byte where all
+        are in -1..1; the runtime reads that in dense layers only, other files
+        are expanded as they are loaded (`weights.expand`).
+      allow_float: patterns of the names of layers that may compute in float,
+        such as "*layer_norm*".
 
     Returns:
       The flatbuffer. Its batch size is dynamic.
 
     Raises:
       ExportError: the storage is unknown, the network has several inputs or
-        outputs, or float ones beside quantized weights, or the converter
-        refuses it.
+        outputs, or float ones beside quantized weights, the converter refuses
+        it, or lets a layer compute in float that is not allowed to.
     """
     if storage not in STORAGES:
         raise errors.ExportError(
@@ -63,7 +71,9 @@ def convert(network: InferenceModel, *, storage: str = "int8") -> bytes:
         return content
     model = model_file.parse(content)
     remove_fences(model)
-    write_weights(model, integers, storage=storage)
+    write_weights(model, integers)
+    set_storage(model, storage)
+    require_integers(network, model, allow_float)
     return model_file.pack(model)
 
 

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from export.model_file import operator_name, pack, parse
+from export.model_file import damage_reported, operator_name, pack, parse
+from export.packing import fewest_bits, packed, unpacked
 from qgen_tf import errors
-from qgen_tf.quantization.grids import WeightGrid
 
-_INT4_HIGH = 7
+if TYPE_CHECKING:  # reading a file takes no TensorFlow
+    from qgen_tf.quantization.grids import WeightGrid
+
+# storage of weights to the fewest bits that one takes
+STORAGES = {"int8": 8, "int4": 4, "int2": 2}
+
+# an operator of this version reads every weight of 8 bits
+_INT8_VERSION = 6
+# number of bits of a level to the type of its tensor
+TYPES = {
+    2: schema.TensorType.INT2,
+    4: schema.TensorType.INT4,
+    8: schema.TensorType.INT8,
+}
+_NUM_BITS = {kind: num_bits for num_bits, kind in TYPES.items()}
 _DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
-    schema.TensorType.INT8: np.int8,
     schema.TensorType.INT32: np.int32,
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How an operator holds its weight, which is its input 1.
 
     Attributes:
@@ -30,7 +44,8 @@ class _Layout:
       data: which input is that of the layer.
       bias: which input is the bias.
       per_axis: whether there must be a step size for each channel.
-      int4_version: version of the operator that reads 4 bits, if any does.
+      versions: number of bits below 8 to the version of the operator that
+        reads them, if one does.
     """
 
     axes: tuple[int, ...]
@@ -38,14 +53,15 @@ class _Layout:
     data: int = 0
     bias: int = 2
     per_axis: bool = True
-    int4_version: int | None = None
+    versions: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
 
-_LAYOUTS = {
-    "CONV_2D": _Layout((1, 2, 3, 0), int4_version=7),
-    "DEPTHWISE_CONV_2D": _Layout((0, 1, 2, 3), channels=3, int4_version=7),
-    "FULLY_CONNECTED": _Layout((1, 0), per_axis=False, int4_version=10),
-    "TRANSPOSE_CONV": _Layout((1, 2, 0, 3), data=2, bias=3),
+# the operators that have weights
+LAYOUTS = {
+    "CONV_2D": Layout((1, 2, 3, 0), versions={4: 7}),
+    "DEPTHWISE_CONV_2D": Layout((0, 1, 2, 3), channels=3, versions={4: 7}),
+    "FULLY_CONNECTED": Layout((1, 0), per_axis=False, versions={4: 10, 2: 14}),
+    "TRANSPOSE_CONV": Layout((1, 2, 0, 3), data=2, bias=3),
 }
 
 
@@ -60,7 +76,7 @@ class FileWeight:
         a convolution, (height, width, output, input) of a transposed one,
         (1, height, width, channels) of a depthwise one, (input, output) of a
         dense one.
-      num_bits: bits that one of the values takes in the file: 4, 8 or 32.
+      num_bits: bits that one of the values takes in the file: 2, 4, 8 or 32.
       scales: float32, one, or one for each output channel; empty if float.
       zero_points: int64, like `scales`.
       bias: int32 levels or float32, [output channels].
@@ -76,15 +92,16 @@ class FileWeight:
 
 
 def write_weights(
-    model: schema.ModelT, grids: Mapping[str, WeightGrid], *, storage: str
+    model: schema.ModelT, grids: Mapping[str, WeightGrid]
 ) -> None:
     """Puts weights and biases in the place of the placeholders of a file.
+
+    Weights are stored in 8 bits.
 
     Args:
       model: converted from a graph in which the layers of `grids` are
         `PlaceholderLinear`s; it is changed.
       grids: name of a layer to its grid, in the order of the numbers.
-      storage: "int8", or "int4" to pack what fits.
 
     Raises:
       ExportError: the operator of a layer is missing.
@@ -93,7 +110,7 @@ def write_weights(
     for operator in model.subgraphs[0].operators:
         name = names.pop(_placeholder_number(model, operator), None)
         if name is not None:
-            _write(model, operator, name, grids[name], storage)
+            _write(model, operator, name, grids[name])
     if names:
         raise errors.ExportError(
             "the converter made no integer operator of the layers "
@@ -102,21 +119,38 @@ def write_weights(
     _forget_unused_buffers(model)
 
 
+@damage_reported()
+def set_storage(model: schema.ModelT, storage: str) -> None:
+    """Stores the integer weights of a file in the fewest bits that it may.
+
+    Args:
+      model: is changed; its levels stay what they are.
+      storage: a key of `STORAGES`; see `tflite.convert`.
+    """
+    operators = [
+        operator
+        for operator in linear_operators(model)
+        if _input(model, operator, 1).type in _NUM_BITS
+    ]
+    for operator in operators:
+        if _NUM_BITS[_input(model, operator, 1).type] < 8:
+            # not all kernels register the versions of fewer bits
+            code = model.operatorCodes[operator.opcodeIndex]
+            code.version = min(code.version, _INT8_VERSION)
+    for operator in operators:
+        _store(model, operator, storage)
+    _forget_unused_buffers(model)
+
+
 def expand(content: bytes) -> bytes:
     """Returns a file with all weights stored in 8 bits.
 
-    The runtime then takes its fast operators, which round as the network does;
-    it has none of those for convolutions of 4 bits.
+    The runtime then takes its fast operators, which round as the network does.
+    It has none of those for convolutions of 4 bits, and none at all for those
+    of 2 bits.
     """
     model = parse(content)
-    for operator in model.subgraphs[0].operators:
-        if operator_name(model, operator) in _LAYOUTS:
-            weight = _input(model, operator, 1)
-            if weight.type == schema.TensorType.INT4:
-                values = _values(model, weight)
-                weight.type = schema.TensorType.INT8
-                weight.buffer = _add_buffer(model, values)
-    _forget_unused_buffers(model)
+    set_storage(model, "int8")
     return pack(model)
 
 
@@ -124,7 +158,7 @@ def _placeholder_number(
     model: schema.ModelT, operator: schema.OperatorT
 ) -> float | None:
     """Returns the step size of an operator's int8 weight, if it has one."""
-    if operator_name(model, operator) not in _LAYOUTS:
+    if operator_name(model, operator) not in LAYOUTS:
         return None
     weight = _input(model, operator, 1)
     if weight.type != schema.TensorType.INT8:
@@ -137,9 +171,8 @@ def _write(
     operator: schema.OperatorT,
     name: str,
     grid: WeightGrid,
-    storage: str,
 ) -> None:
-    layout = _LAYOUTS[operator_name(model, operator)]
+    layout = LAYOUTS[operator_name(model, operator)]
     weight, bias, data = (
         _input(model, operator, index)
         for index in (1, layout.bias, layout.data)
@@ -152,15 +185,27 @@ def _write(
         scales = np.broadcast_to(scales, shape[layout.channels])
     weight.name = name
     weight.quantization = _quantization(scales, layout.channels)
-    if storage == "int4" and layout.int4_version and _fits_int4(levels):
-        code = model.operatorCodes[operator.opcodeIndex]
-        code.version = max(code.version, layout.int4_version)
-        weight.type = schema.TensorType.INT4
-        levels = _packed(levels)
     weight.buffer = _add_buffer(model, levels)
     bias.name = f"{name}/bias"
     bias.quantization = _quantization(scales * data.quantization.scale, 0)
     bias.buffer = _add_buffer(model, np.asarray(grid.bias_levels))
+
+
+def _store(
+    model: schema.ModelT, operator: schema.OperatorT, storage: str
+) -> None:
+    weight = _input(model, operator, 1)
+    levels = _values(model, weight)
+    num_bits = max(fewest_bits(levels), STORAGES[storage])
+    versions = LAYOUTS[operator_name(model, operator)].versions
+    # 2 bits are expanded when the file is loaded, 4 are to run as they are
+    if num_bits == 4 and 4 not in versions:
+        num_bits = 8
+    if weight.type != TYPES[num_bits]:
+        weight.type = TYPES[num_bits]
+        weight.buffer = _add_buffer(model, packed(levels, num_bits))
+    code = model.operatorCodes[operator.opcodeIndex]
+    code.version = max(code.version, versions.get(num_bits, 1))
 
 
 def _quantization(
@@ -190,28 +235,35 @@ def _forget_unused_buffers(model: schema.ModelT) -> None:
             buffer.data = None
 
 
+@damage_reported()
 def read_weights(model: schema.ModelT) -> list[FileWeight]:
-    """Returns the weights of a file, in the order of its operators."""
-    return [
-        _read(model, operator)
-        for operator in model.subgraphs[0].operators
-        if operator_name(model, operator) in _LAYOUTS
-    ]
+    """Returns the weights of a file, in the order of its operators.
+
+    Raises:
+      ExportError: the file is damaged.
+    """
+    return [_read(model, operator) for operator in linear_operators(model)]
+
+
+def linear_operators(model: schema.ModelT) -> Iterator[schema.OperatorT]:
+    """Yields the operators that have weights."""
+    for operator in model.subgraphs[0].operators:
+        if operator_name(model, operator) in LAYOUTS:
+            yield operator
 
 
 def _read(model: schema.ModelT, operator: schema.OperatorT) -> FileWeight:
     kind = operator_name(model, operator)
-    layout = _LAYOUTS[kind]
+    layout = LAYOUTS[kind]
     weight = _input(model, operator, 1)
     values = _values(model, weight)
-    num_bits = 8 * values.dtype.itemsize
     quantization = weight.quantization
     is_float = quantization is None or quantization.scale is None
     return FileWeight(
         operator=kind,
         name=weight.name.decode(),
         values=values.transpose(layout.axes),
-        num_bits=4 if weight.type == schema.TensorType.INT4 else num_bits,
+        num_bits=_NUM_BITS.get(weight.type, 32),
         scales=np.array(() if is_float else quantization.scale, np.float32),
         zero_points=np.array(
             () if is_float else quantization.zeroPoint, np.int64
@@ -232,28 +284,17 @@ def _has_input(operator: schema.OperatorT, index: int) -> bool:
 def _input(
     model: schema.ModelT, operator: schema.OperatorT, index: int
 ) -> schema.TensorT:
+    if not _has_input(operator, index):
+        raise errors.ExportError(
+            f"an operator {operator_name(model, operator)} of the file lacks "
+            f"its input {index}."
+        )
     return model.subgraphs[0].tensors[operator.inputs[index]]
 
 
 def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray:
     data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-    if tensor.type == schema.TensorType.INT4:
-        return _unpacked(data, int(np.prod(tensor.shape))).reshape(tensor.shape)
+    if num_bits := _NUM_BITS.get(tensor.type):
+        size = int(np.prod(tensor.shape))
+        return unpacked(data, num_bits, size).reshape(tensor.shape)
     return data.view(_DTYPES[tensor.type]).reshape(tensor.shape)
-
-
-def _fits_int4(levels: np.ndarray) -> bool:
-    return int(np.abs(levels).max()) <= _INT4_HIGH
-
-
-def _packed(levels: np.ndarray) -> np.ndarray:
-    """Puts two levels into a byte, the first one into the lower half."""
-    halves = np.zeros((levels.size + 1) // 2 * 2, np.uint8)
-    halves[: levels.size] = levels.astype(np.uint8).reshape(-1) & 0xF
-    return halves[::2] | halves[1::2] << 4
-
-
-def _unpacked(data: np.ndarray, size: int) -> np.ndarray:
-    """Inverts `_packed`."""
-    halves = np.stack([data << 4, data], axis=-1).reshape(-1)
-    return halves[:size].view(np.int8) >> 4

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from export import flatbuffer, tflite
+from export import flatbuffer, tflite, weights
 from export.interpreter import Interpreter
-from export.model_file import parse
+from export.model_file import pack, parse
 from qgen_tf.quantization import calibrate, inference_model, quantize_model
 from tests import harness
 
@@ -16,11 +16,25 @@ def deployed(model, scheme):
     return inference_model(twin)
 
 
-def steps_off(network, content, **settings):
-    """Returns how far file and network are apart on 400 images, in steps."""
-    images = harness.digits()[0][:400]
+def stored(content, storage):
+    """Returns a file with its weights in another storage."""
+    model = parse(content)
+    weights.set_storage(model, storage)
+    return pack(model)
+
+
+def steps_off(network, content, images=None, **settings):
+    """Returns how far file and network are apart, in steps of the output.
+
+    Args:
+      network: a deployed network of ten classes.
+      content: its file.
+      images: all test images if None.
+      **settings: of the interpreter.
+    """
+    images = harness.test_images() if images is None else images
     wanted = network.model(images).numpy()
-    assert wanted.shape == (400, 10) and len(np.unique(wanted)) > 9
+    assert wanted.shape == (len(images), 10) and len(np.unique(wanted)) > 9
     interpreter = Interpreter(content, **settings)
     step = harness.output_step(network)
     np.testing.assert_allclose(interpreter.output_step_size, step, rtol=1e-6)
@@ -41,7 +55,7 @@ def assert_file_agrees(network, *, most=1, share=0.01, allow_float=()):
     Returns:
       The object tree of the file.
     """
-    content = tflite.convert(network)
+    content = tflite.convert(network, allow_float=allow_float)
     flatbuffer.check(network, content, allow_float)
     model = parse(content)
     assert bool(flatbuffer.float_operators(model)) == bool(allow_float)

@@ -196,19 +196,26 @@ def _with_float_layers():
     x = layers.ELU(name="soft/elu")(x)
     x = layers.Dense(10, name="reader")(layers.Flatten()(x))
     network = deployed(keras.Model(inputs, x), BitScheme(8, 8))
-    return network, tflite.convert(network)
+    return network, tflite.convert(network, allow_float=["soft*"])
 
 
 def test_layers_in_float_are_named():
     network, content = _with_float_layers()
-    found = flatbuffer.float_operators(parse(content))
+    model = parse(content)
+    found = flatbuffer.float_operators(model)
     assert {"EXP", "LOG", "ELU", "DEQUANTIZE", "QUANTIZE"} <= set(found)
-    with pytest.raises(
-        errors.ExportError,
-        match="in float: ADD of layer 'soft', ELU of layer 'soft/elu', EXP of "
-        "layer 'soft', LOG of layer 'soft'. Quantize",
-    ):
+    assert flatbuffer.float_layers(network, model) == {
+        "soft": ["ADD", "EXP", "LOG"],
+        "soft/elu": ["ELU"],
+    }
+    message = (
+        "in float: ADD of layer 'soft', ELU of layer 'soft/elu', EXP of "
+        "layer 'soft', LOG of layer 'soft'. Quantize"
+    )
+    with pytest.raises(errors.ExportError, match=message):
         flatbuffer.check(network, content)
+    with pytest.raises(errors.ExportError, match=message):
+        tflite.convert(network)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +243,7 @@ def test_a_layer_that_reads_floats():
     x = layers.Dense(10)(layers.Flatten()(x))
     scheme = BitScheme(8, 8, overrides=(("stem", 8, 32),))
     network = deployed(keras.Model(inputs, x), scheme)
-    content = tflite.convert(network)
+    content = tflite.convert(network, allow_float=["stem", "reader"])
     with pytest.raises(
         errors.ExportError,
         match="CONV_2D of layer 'reader', CONV_2D of layer 'stem'",

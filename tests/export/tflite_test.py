@@ -195,8 +195,8 @@ def test_refused(network, message):
 
 def test_unknown_storage():
     network = inference_model(harness.mobile())
-    with pytest.raises(errors.ExportError, match="'int2' is unknown: choose"):
-        tflite.convert(network, storage="int2")
+    with pytest.raises(errors.ExportError, match="'int1' is unknown: choose"):
+        tflite.convert(network, storage="int1")
 
 
 class _Unknown(layers.Layer):

@@ -1,4 +1,4 @@
-"""Weights of 8 and of 4 bits: the same integers, in fewer bytes."""
+"""Weights of 8, 4 and 2 bits: the same integers, in fewer bytes."""
 
 import functools
 
@@ -7,6 +7,7 @@ import pytest
 
 from export import flatbuffer, tflite, weights
 from export.model_file import parse
+from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
     QUANTIZERS,
@@ -15,24 +16,14 @@ from qgen_tf.quantization import (
     inference_model,
 )
 from tests import harness, layer_nets
-from tests.export.files import assert_file_agrees, deployed, steps_off
+from tests.export.files import (
+    assert_file_agrees,
+    deployed,
+    steps_off,
+    stored,
+)
 
 layers = keras.layers
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 64])
-def test_packing_two_levels_into_a_byte(size):
-    levels = np.random.default_rng(size).integers(-7, 8, size, np.int8)
-    packed = weights._packed(levels)
-    assert packed.dtype == np.uint8 and packed.size == (size + 1) // 2
-    np.testing.assert_array_equal(weights._unpacked(packed, size), levels)
-
-
-def test_packing_by_hand():
-    packed = weights._packed(np.int8([[1, -1], [7, -7], [0, 5]]))
-    np.testing.assert_array_equal(packed, [0xF1, 0x97, 0x50])
-    packed = weights._packed(np.int8([-2]))
-    np.testing.assert_array_equal(packed, [0x0E])
 
 
 def _all_operators():
@@ -48,53 +39,119 @@ def _all_operators():
 
 @functools.cache
 def _exported(bits):
+    """Returns a network and its file in each storage."""
     network = deployed(
         layer_nets.randomized(_all_operators), BitScheme(bits, 8)
     )
+    content = tflite.convert(network)
     return network, {
-        storage: tflite.convert(network, storage=storage)
-        for storage in tflite.STORAGES
+        storage: stored(content, storage) for storage in tflite.STORAGES
     }
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_four_bits_hold_the_same_integers(bits):
+@pytest.mark.parametrize("storage", ["int4", "int2"])
+def test_conversion_to_few_bits_is_their_storage(storage):
+    network, files = _exported(2)
+    assert tflite.convert(network, storage=storage) == files[storage]
+
+
+def test_storage_can_be_changed_at_any_time():
+    _, files = _exported(2)
+    for before in files.values():
+        for storage, wanted in files.items():
+            found = parse(stored(before, storage))
+            for one, other in zip(
+                weights.read_weights(found),
+                weights.read_weights(parse(wanted)),
+                strict=True,
+            ):
+                assert one.num_bits == other.num_bits
+                np.testing.assert_array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize(
+    ("bits", "storage", "inner", "transposed"),
+    [
+        (4, "int4", 4, 8),  # no runtime reads a transposed one of 4 bits
+        (2, "int4", 4, 8),
+        (2, "int2", 2, 2),
+        (4, "int2", 4, 8),
+    ],
+)
+def test_fewer_bits_hold_the_same_integers(bits, storage, inner, transposed):
     network, files = _exported(bits)
-    wide, packed = (
-        weights.read_weights(parse(files[storage]))
-        for storage in ("int8", "int4")
+    wide, narrow = (
+        weights.read_weights(parse(files[name])) for name in ("int8", storage)
     )
-    for one, other in zip(wide, packed, strict=True):
+    wanted = {"stem": 8, "logits": 8, "up": transposed}
+    saved = 0
+    for one, other in zip(wide, narrow, strict=True):
         assert one.name == other.name and one.num_bits == 8
-        inside = one.name not in ("stem", "up", "logits")
-        assert other.num_bits == (4 if inside else 8)
+        assert other.num_bits == wanted.get(one.name, inner)
+        saved += other.values.size * (8 - other.num_bits) // 8
         for field in ("values", "scales", "zero_points", "bias"):
             np.testing.assert_array_equal(
                 getattr(one, field), getattr(other, field)
             )
-    for content in files.values():
-        flatbuffer.check(network, content)
-    saved = sum(
-        weight.values.size // 2 for weight in packed if weight.num_bits == 4
-    )
-    assert abs(len(files["int8"]) - len(files["int4"]) - saved) < 64
+    flatbuffer.check(network, files[storage])
+    # the new buffers' entries take a few bytes each
+    assert abs(len(files["int8"]) - len(files[storage]) - saved) < 200
     assert saved > 0.15 * len(files["int8"])
 
 
 def test_five_bits_are_not_packed():
     _, files = _exported(5)
-    assert files["int4"] == files["int8"]
+    assert files["int2"] == files["int4"] == files["int8"]
 
 
-def test_files_of_four_bits_run():
+@pytest.mark.parametrize(("bits", "storage"), [(4, "int4"), (2, "int2")])
+def test_expanded_files_compute_what_those_of_eight_bits_do(bits, storage):
+    network, files = _exported(bits)
+    wide = steps_off(network, files["int8"])
+    assert wide.max() <= 2  # the transposed convolution rounds twice
+    expanded = steps_off(network, files[storage], expand_low_bits=True)
+    np.testing.assert_array_equal(expanded, wide)
+    flatbuffer.check(network, weights.expand(files[storage]))
+
+
+def test_files_of_four_bits_run_as_they_are():
     network, files = _exported(4)
     # the operators of 4 bits round some values of each layer one step off
     assert steps_off(network, files["int4"]).max() <= 3
-    expanded = steps_off(network, files["int4"], expand_int4=True)
-    wide = steps_off(network, files["int8"])
+
+
+def test_expanded_files_run_with_the_reference_kernels():
+    """These know no operators of the versions that read 4 bits."""
+    network, files = _exported(4)
+    settings = {"kernels": "reference"}
+    with pytest.raises(errors.ExportError, match="'DEPTHWISE_CONV_2D' version"):
+        steps_off(network, files["int4"], **settings)
+    expanded = steps_off(
+        network, files["int4"], expand_low_bits=True, **settings
+    )
+    wide = steps_off(network, files["int8"], **settings)
     np.testing.assert_array_equal(expanded, wide)
-    assert wide.max() <= 1
-    flatbuffer.check(network, weights.expand(files["int4"]))
+
+
+def _dense():
+    inputs = layers.Input((8, 8, 1), name="image")
+    x = layers.Dense(30, name="first")(layers.Flatten()(inputs))
+    x = layers.Dense(33, name="odd", activation="relu")(x)
+    x = layers.Dense(16, name="even", activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(10, name="logits")(x))
+
+
+def test_dense_layers_of_two_bits_run_as_they_are():
+    """Rows of 30 and 33 levels do not end at the end of a byte."""
+    network = deployed(layer_nets.randomized(_dense), BitScheme(2, 8))
+    content = tflite.convert(network, storage="int2")
+    found = {
+        weight.name: weight.num_bits
+        for weight in weights.read_weights(parse(content))
+    }
+    assert found == {"first": 8, "odd": 2, "even": 2, "logits": 8}
+    assert steps_off(network, content).max() <= 2
+    assert steps_off(network, content, expand_low_bits=True).max() == 0
 
 
 def test_a_channel_without_weights():

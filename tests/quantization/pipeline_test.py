@@ -84,6 +84,6 @@ def test_from_float_to_file(quantizer, bits, net, tmp_path):
     np.testing.assert_array_equal(twin(images), again(images))
 
     network = inference_model(twin)
-    flatbuffer.check(
-        network, tflite.convert(network), allow_float=_FLOAT.get(net, ())
-    )
+    allow_float = _FLOAT.get(net, ())
+    content = tflite.convert(network, allow_float=allow_float)
+    flatbuffer.check(network, content, allow_float)
