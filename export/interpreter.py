@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
 
+from export.model_file import parse
 from export.weights import expand
 from qgen_tf import errors
 
 BATCH_SIZE = 64
 
+# what computes: XNNPACK where it can, the optimized kernels, the plain ones
+KERNELS = {
+    "xnnpack": litert.OpResolverType.BUILTIN,
+    "builtin": litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    "reference": litert.OpResolverType.BUILTIN_REF,
+}
+
+_LOW_BITS = {schema.TensorType.INT2, schema.TensorType.INT4}
+
 
 class Interpreter:
     """A TensorFlow Lite file with one input and one output.
 
-    Examples go through in batches, on all cores; the last batch is padded so
-    that memory is planned once. Results do not depend on the batch size.
+    Examples go through in batches; results do not depend on their size. Memory
+    is planned for one batch, however many examples there are.
 
     Attributes:
+      input_shape: of an image.
       output_step_size: scale of an integer output, or None if it is float.
     """
 
@@ -29,72 +45,218 @@ class Interpreter:
         *,
         batch_size: int = BATCH_SIZE,
         num_threads: int | None = None,
-        expand_int4: bool = False,
+        kernels: str = "xnnpack",
+        expand_low_bits: bool = False,
     ):
         """Loads a file.
 
+        A file that did not come from this process may crash it: call
+        `sandbox.probe` first.
+
         Args:
           content: of the file.
-          batch_size: examples a call.
+          batch_size: most examples a call.
           num_threads: None for all cores.
-          expand_int4: whether weights of 4 bits are expanded to 8 in memory.
-            As they are, each convolution rounds values up to one step off,
-            which adds up to many over a network whose activations have few
-            bits.
+          kernels: "xnnpack", "builtin" for the runtime's own optimized kernels,
+            or "reference" for its plain ones; they round differently.
+          expand_low_bits: whether weights of fewer than 8 bits are expanded to
+            8 in memory. As they are, each convolution rounds values up to one
+            step off, which adds up to many over a network whose activations
+            have few bits, and some operators cannot read them.
 
         Raises:
-          ExportError: the runtime cannot run the file.
+          ExportError: the kernels are unknown, the runtime cannot run the file
+            or the batch size, or its input and output are not one of int8,
+            uint8 or float32 each.
         """
-        self._batch_size = batch_size
-        try:
-            self._runtime = litert.Interpreter(
-                model_content=expand(content) if expand_int4 else content,
-                num_threads=num_threads or os.cpu_count(),
-            )
-            (details,) = self._runtime.get_input_details()
-            shape = (batch_size, *details["shape"][1:])
-            self._runtime.resize_tensor_input(details["index"], shape)
-            self._runtime.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        if kernels not in KERNELS:
             raise errors.ExportError(
-                f"the runtime cannot run this file: {error}"
-            ) from error
-        (self._input,) = self._runtime.get_input_details()
-        (self._output,) = self._runtime.get_output_details()
-        scale, _ = self._output["quantization"]
-        self.output_step_size = float(scale) or None
+                f"kernels {kernels!r} are unknown: choose one of "
+                f"{list(KERNELS)}."
+            )
+        self._batch_size = batch_size
+        self._content = expand(content) if expand_low_bits else content
+        with self._refusal_reported():
+            self._runtime = litert.Interpreter(
+                model_content=self._content,
+                num_threads=num_threads or os.cpu_count(),
+                experimental_op_resolver_type=KERNELS[kernels],
+            )
+        self._input = _end("input", self._runtime.get_input_details())
+        self._output = _end("output", self._runtime.get_output_details())
+        self.input_shape = self._input.shape
+        scale = self._output.scale
+        self.output_step_size = None if scale is None else float(scale)
+        self._resize(batch_size)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 logits [examples, classes] of float32 images."""
-        outputs = [
-            self._invoke(images[start : start + self._batch_size])
-            for start in range(0, len(images), self._batch_size)
+        """Returns logits.
+
+        Args:
+          images: float32 [examples, height, width, channels]. An integer input
+            takes them rounded to its grid, halves to even, and clipped, as the
+            deployed network does.
+
+        Returns:
+          float32 [examples, classes].
+
+        Raises:
+          DataError: there are no images, they have another shape or dtype, or
+            hold NaN.
+          ExportError: the runtime fails, or returns no row for each image.
+        """
+        levels = self.output_levels(images)
+        if self._output.scale is None:
+            return levels
+        values = levels.astype(np.float32)
+        values -= self._output.zero_point
+        values *= self._output.scale
+        return values
+
+    def output_levels(self, images: np.ndarray) -> np.ndarray:
+        """Returns what the file does, as it comes out; see `predict`.
+
+        Returns:
+          int8 or uint8 [examples, classes]; float32 of a file with a float
+          output.
+        """
+        self._require_images(images)
+        count = len(images)
+        size = self._batch_size
+        if self._input.is_resizable:  # equal parts, so that little is padded
+            size = -(-count // -(-count // size))
+        if size != self._size:
+            self._resize(size)
+        parts = [
+            self._invoke(images[start : start + size])
+            for start in range(0, count, size)
         ]
-        return np.concatenate(outputs)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _require_images(self, images: np.ndarray) -> None:
+        if images.dtype != np.float32:
+            raise errors.DataError(
+                f"the images are {images.dtype}: pass them in float32, "
+                "preprocessed as they were in training."
+            )
+        if images.shape[1:] != self._input.shape or not len(images):
+            raise errors.DataError(
+                f"the images have shape {images.shape}: the file takes "
+                f"(examples, {', '.join(map(str, self._input.shape))})."
+            )
+        if np.isnan(np.min(images)):  # in one pass, without a copy
+            wrong = np.isnan(images).reshape(len(images), -1).any(axis=1)
+            raise errors.DataError(
+                f"image {int(np.argmax(wrong))} holds NaN: mend the data set "
+                "or its preprocessing."
+            )
+
+    def _resize(self, size: int) -> None:
+        shape = (size, *self._input.shape)
+        with self._refusal_reported(f" {size} examples at once"):
+            self._runtime.resize_tensor_input(self._input.index, shape)
+            self._runtime.allocate_tensors()
+        self._size = size
+        self._steps = np.empty(shape, np.float32)
 
     def _invoke(self, images: np.ndarray) -> np.ndarray:
-        batch = np.zeros(self._input["shape"], self._input["dtype"])
-        batch[: len(images)] = _to_integers(images, self._input)
-        self._runtime.set_tensor(self._input["index"], batch)
-        self._runtime.invoke()
-        outputs = self._runtime.get_tensor(self._output["index"])
-        return _to_floats(outputs[: len(images)], self._output)
+        self._fill(images)
+        with self._refusal_reported():
+            self._runtime.invoke()
+            outputs = self._runtime.get_tensor(self._output.index)
+        if outputs.ndim != 2 or len(outputs) != self._size:
+            raise errors.ExportError(
+                f"the file returns an output of shape {outputs.shape} for "
+                f"{self._size} images: it must be (examples, classes)."
+            )
+        return outputs[: len(images)]
+
+    def _fill(self, images: np.ndarray) -> None:
+        """Writes images into the input; what is behind them is not read."""
+        # a view that outlives this function would keep the runtime from running
+        target = self._runtime.tensor(self._input.index)()[: len(images)]
+        if self._input.scale is None:
+            np.copyto(target, images)
+            return
+        steps = self._steps[: len(images)]
+        limits = np.iinfo(self._input.dtype)
+        # by the reciprocal, as the network's own quantizer
+        np.multiply(images, np.float32(1.0) / self._input.scale, out=steps)
+        np.rint(steps, out=steps)
+        steps += self._input.zero_point
+        np.clip(steps, limits.min, limits.max, out=steps)
+        np.copyto(target, steps, casting="unsafe")
+
+    @contextlib.contextmanager
+    def _refusal_reported(self, what: str = "") -> Iterator[None]:
+        """Turns what the runtime raises into an ExportError."""
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            if _has_low_bits(self._content):
+                reason += (
+                    "; pass expand_low_bits=True, since some operators cannot "
+                    "read weights of fewer than 8 bits"
+                )
+            raise errors.ExportError(
+                f"the runtime cannot run this file{what}: {reason}"
+            ) from error
 
 
-def _to_integers(values: np.ndarray, details: dict) -> np.ndarray:
-    """Rounds to the grid of an integer tensor; floats stay as they are."""
-    dtype = details["dtype"]
-    if not np.issubdtype(dtype, np.integer):
-        return values
-    scale, zero_point = details["quantization"]
-    limits = np.iinfo(dtype)
-    levels = np.rint(values / np.float32(scale)) + zero_point
-    return np.clip(levels, limits.min, limits.max).astype(dtype)
+@dataclasses.dataclass(frozen=True)
+class _End:
+    """The input or output of a file.
+
+    Attributes:
+      index: of the tensor.
+      dtype: int8, uint8 or float32.
+      shape: without the axis of examples.
+      is_resizable: whether the file leaves the number of examples open.
+      scale: None if the tensor is float.
+      zero_point: 0 if the tensor is float.
+    """
+
+    index: int
+    dtype: type
+    shape: tuple[int, ...]
+    is_resizable: bool
+    scale: np.float32 | None
+    zero_point: np.float32
 
 
-def _to_floats(levels: np.ndarray, details: dict) -> np.ndarray:
-    """Inverts `_to_integers`."""
-    if not np.issubdtype(details["dtype"], np.integer):
-        return levels
-    scale, zero_point = details["quantization"]
-    return (levels.astype(np.float32) - zero_point) * np.float32(scale)
+def _end(what: str, details: list[dict[str, Any]]) -> _End:
+    if len(details) != 1:
+        raise errors.ExportError(
+            f"the file has {len(details)} {what}s: it must have one."
+        )
+    (tensor,) = details
+    dtype = tensor["dtype"]
+    scale, zero_point = tensor["quantization"]
+    is_float = dtype is np.float32
+    if not is_float and dtype not in (np.int8, np.uint8):
+        raise errors.ExportError(
+            f"the {what} of the file is {np.dtype(dtype)}: it must be int8, "
+            "uint8 or float32."
+        )
+    if not is_float and not (np.isfinite(scale) and scale > 0.0):
+        raise errors.ExportError(
+            f"the {what} of the file is {np.dtype(dtype)} with the scale "
+            f"{scale}: it must have one, positive scale."
+        )
+    return _End(
+        index=tensor["index"],
+        dtype=dtype,
+        shape=tuple(int(size) for size in tensor["shape"][1:]),
+        is_resizable=list(tensor["shape_signature"][:1]) == [-1],
+        scale=None if is_float else np.float32(scale),
+        zero_point=np.float32(0 if is_float else zero_point),
+    )
+
+
+def _has_low_bits(content: bytes) -> bool:
+    try:
+        tensors = parse(content).subgraphs[0].tensors
+    except errors.ExportError:
+        return False
+    return any(tensor.type in _LOW_BITS for tensor in tensors)

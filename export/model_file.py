@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from export import validator
 from qgen_tf import errors
 
 _ALIGNMENT = 16
 _FLOATS = {
+    schema.TensorType.BFLOAT16,
     schema.TensorType.FLOAT16,
     schema.TensorType.FLOAT32,
     schema.TensorType.FLOAT64,
@@ -26,15 +28,22 @@ _OPERATORS = {
 def parse(content: bytes) -> schema.ModelT:
     """Returns the object tree of a TensorFlow Lite file.
 
+    It is what `validator.require_well_formed` says, so that tensors, buffers
+    and operator codes can be looked up by the numbers in it.
+
     Raises:
-      ExportError: the content is not such a file.
+      ExportError: the content is not such a file, is damaged, or holds several
+        graphs.
     """
     if content[4:8] != b"TFL3":
         raise errors.ExportError(
             "this is not a TensorFlow Lite file: it lacks the TFL3 mark."
         )
     with damage_reported():
-        return schema.ModelT.InitFromPackedBuf(content, 0)
+        validator.require_modest(content)
+        model = schema.ModelT.InitFromPackedBuf(validator.Content(content), 0)
+        validator.require_well_formed(model)
+    return model
 
 
 @contextlib.contextmanager

@@ -148,7 +148,7 @@ def runtime_model(
             return apply(copy)
         source, limit = _behind_relu(sources, layer)
         input_grid = _input_grid(source)
-        weight_steps, count = np.float32(1.0), 1
+        weight_steps, count = np.ones(1, np.float32), 1
         if isinstance(source, layers.GlobalAveragePooling2D):
             count = int(np.prod(source.input.shape[1:3]))
         elif source.name in weight_grids:

@@ -16,6 +16,7 @@ It is the only interface between training, measuring, export and study:
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,17 @@ from qgen_tf import errors
 from qgen_tf.quantization import FLOAT_BITS
 
 TRAINED_FILE = "train.json"
+
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 _DETERMINING = ("seed", "dataset", "model", "training", "quantization")
 
@@ -195,17 +207,43 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_path(
+    path: pathlib.Path, *, num_bytes: int = 0
+) -> Iterator[pathlib.Path]:
     """Gives a temporary path that becomes `path` if no exception is raised.
 
     The suffixes are kept, because writers choose a format by them. What a
     killed process left is cleared by the next one that writes the same file.
+
+    Args:
+      path: of the file.
+      num_bytes: that must fit on the disk, which is found out first: HDF5 may
+        crash the process where a disk fills up.
+
+    Raises:
+      RunDirectoryError: the disk is full, or nothing may be written there.
     """
     folder = path.parent / f".writing-{path.name}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     try:
+        folder.mkdir(parents=True)
+        if num_bytes:
+            _require_room(folder / "room", num_bytes)
         yield folder / path.name
         os.replace(folder / path.name, path)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise errors.RunDirectoryError(
+            f"cannot write {path}: {os.strerror(error.errno)}; make room there "
+            "or choose another place with --workdir or --output."
+        ) from error
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_room(path: pathlib.Path, num_bytes: int) -> None:
+    """Raises an OSError unless a file of that size can be written."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+    path.unlink()

@@ -1,7 +1,11 @@
 """Run directories: identity, atomic files, clear errors."""
 
+import contextlib
 import json
+import os
+import resource
 
+import numpy as np
 import pytest
 
 from qgen_tf import errors, training
@@ -138,3 +142,61 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         assert temporary.suffix == ".json" and not temporary.exists()
         temporary.write_text(json.dumps(1))
     assert [path.name for path in target.parent.iterdir()] == ["result.json"]
+
+
+@contextlib.contextmanager
+def _largest_file(num_bytes):
+    """Lets no file of this process grow further, as a full disk would."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("arrays.npz", lambda path: np.savez(path, np.zeros(9999))),
+        ("train.json", lambda path: path.write_text("1" * 30000)),
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, name, write):
+    target = tmp_path / name
+    target.write_text("old")
+    with _largest_file(20000):
+        with pytest.raises(
+            errors.RunDirectoryError, match=f"cannot write .*{name}: File too"
+        ):
+            with atomic_path(target) as temporary:
+                write(temporary)
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "old"
+
+
+def test_room_is_made_sure_of_before_anything_is_written(tmp_path):
+    target = tmp_path / "final.weights.h5"
+    with _largest_file(20000):
+        with pytest.raises(errors.RunDirectoryError, match="File too large"):
+            with atomic_path(target, num_bytes=20001):
+                pytest.fail("the writer must not start")
+        with atomic_path(target, num_bytes=20000) as temporary:
+            temporary.write_text("1")
+    assert target.read_text() == "1"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.RunDirectoryError, match="Not a directory; make"):
+        with atomic_path(tmp_path / "file" / "result.json"):
+            pass
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        with atomic_path(tmp_path / "result.json"):
+            open(tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == []
