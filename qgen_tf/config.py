@@ -82,7 +82,7 @@ def default_config() -> ml_collections.ConfigDict:
                 # keyword arguments of measures; others have their defaults
                 "average_sharpness": {
                     "sigma": 0.05,  # standard deviation of the noise
-                    "num_samples": 20,  # noise draws, each with both signs
+                    "num_samples": 80,  # noise draws, each with both signs
                     "adaptive": True,  # noise in units of |w|
                 },
                 "pac_bayes_sigma": {

@@ -44,6 +44,9 @@ Examples:
       --measures=average_sharpness --settings.num_examples=0 \\
       --settings.average_sharpness.num_samples=100
       on all training examples, with more noise draws
+  qgen-measure --run_dir=runs/quickstart-w4a8-0123abcd \\
+      --tflite=runs/quickstart-w4a8-0123abcd/export/model.tflite
+      of the weights that are in the file; writes measures-model.json
 """
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "written by qgen-train.")
@@ -52,6 +55,13 @@ _MEASURES = flags.DEFINE_list(
     None,
     "names, separated by commas; all for every measure that the model has; "
     "those of the settings if left away.",
+)
+_TFLITE = flags.DEFINE_string(
+    "tflite",
+    None,
+    "a TensorFlow Lite file of the run: its weights are read back and measured "
+    "in the place of those that were trained, the rest of the network being "
+    "that of the run; they go to measures-<stem of the file>.json.",
 )
 _SETTINGS = config_flags.DEFINE_config_dict(
     "settings",
@@ -72,12 +82,13 @@ def _main() -> None:
     if _MEASURES.value:
         settings.names = tuple(_MEASURES.value)
     training.make_deterministic(seed=0)
-    print(tables.measures_text(measuring.measure(run_dir, settings)))
+    record = measuring.measure(run_dir, settings, tflite=_TFLITE.value)
+    print(tables.measures_text(record))
 
 
 def main() -> None:
     """Runs the program."""
-    program.run(_main, MANUAL, (_RUN_DIR, _MEASURES, _SETTINGS))
+    program.run(_main, MANUAL, (_RUN_DIR, _MEASURES, _TFLITE, _SETTINGS))
 
 
 if __name__ == "__main__":

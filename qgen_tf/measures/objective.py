@@ -105,6 +105,28 @@ class Objective:
         other._dataset = other._distributed(dataset)
         return other
 
+    def parts(
+        self, dataset: tf.data.Dataset, num_parts: int
+    ) -> list[Objective]:
+        """Returns the objective on parts of the data, for many evaluations.
+
+        All batches are read here and held: to start to read a data set takes
+        longer than a pass over a hundred examples.
+
+        Args:
+          dataset: see the constructor.
+          num_parts: number of parts; every so many-th batch goes into each.
+        """
+        whole = self.on(dataset)
+        batches = list(whole._dataset)
+        parts = []
+        for index in range(num_parts):
+            part = copy.copy(whole)
+            part._source = dataset.shard(num_parts, index)
+            part._dataset = batches[index::num_parts]
+            parts.append(part)
+        return parts
+
     def _distributed(self, dataset: tf.data.Dataset) -> Any:
         self._source = dataset
         options = tf.data.Options()

@@ -20,20 +20,28 @@ POINTS = ("deployed", "latent")
 Variables = Callable[[keras.Model], list[tf.Variable]]
 
 
-def measured_model(model: keras.Model, point: str) -> keras.Model:
+def measured_model(
+    model: keras.Model | InferenceModel, point: str
+) -> keras.Model:
     """Returns the model whose weights a measure perturbs.
 
     Args:
-      model: as trained, float or quantized.
+      model: as trained, float or quantized; or a deployed network, such as
+        that of a file, which measures take in the place of a model.
       point: "deployed" for weights around their grid point in the network that
         is shipped, activations quantized; "latent" for the trained weights
         under a live quantizer, which hides most changes below half a step.
 
     Raises:
-      ConfigError: `point` is neither.
+      ConfigError: `point` is neither, or "latent" of a deployed network.
     """
     if point == "deployed":
         return deployed_network(model).model
+    if point == "latent" and isinstance(model, InferenceModel):
+        raise errors.ConfigError(
+            f"{model.name!r} is a deployed network, which has no latent "
+            'weights: measure it at point="deployed".'
+        )
     if point == "latent":
         return model
     raise errors.ConfigError(f"point {point!r} is not one of {POINTS}.")
@@ -49,8 +57,13 @@ def kernels(model: keras.Model) -> list[tf.Variable]:
 
 
 @sharing.remembered
-def deployed_network(model: keras.Model) -> InferenceModel:
-    """Returns `inference_model(model)`, under the strategy of the model."""
+def deployed_network(model: keras.Model | InferenceModel) -> InferenceModel:
+    """Returns `inference_model(model)`, under the strategy of the model.
+
+    A deployed network is returned as it is.
+    """
+    if isinstance(model, InferenceModel):
+        return model
     with model.distribute_strategy.scope():
         return inference_model(model)
 
@@ -122,6 +135,7 @@ class Neighbourhood:
             )
         self.objective = Objective(network, dataset, loss_fn, self.variables)
         self.originals = [tf.identity(variable) for variable in self.variables]
+        self._move = tf.function(self._moved, autograph=False)
         self.loss, self.accuracy = self.objective()
         if not math.isfinite(self.loss):
             raise errors.ModelError(
@@ -136,10 +150,15 @@ class Neighbourhood:
 
     def move(self, offsets: Sequence[tf.Tensor], scale: float = 1.0) -> None:
         """Gives the variables the values `original + scale * offset`."""
+        # of variables a compiled function would keep the first it has seen
+        tensors = [tf.convert_to_tensor(offset) for offset in offsets]
+        self._move(tensors, tf.constant(scale, tf.float64))
+
+    def _moved(self, offsets: Sequence[tf.Tensor], scale: tf.Tensor) -> None:
         for variable, original, offset in zip(
             self.variables, self.originals, offsets, strict=True
         ):
-            variable.assign(original + scale * offset)
+            variable.assign(original + tf.cast(scale, offset.dtype) * offset)
 
     def at(
         self, offsets: Sequence[tf.Tensor], scale: float = 1.0

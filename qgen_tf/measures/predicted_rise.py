@@ -26,6 +26,7 @@ from qgen_tf.measures.rounding import (
     starting_grids,
     weight_of,
 )
+from qgen_tf.quantization import InferenceModel
 
 ALL_LAYERS = "all layers"
 
@@ -68,7 +69,7 @@ class LossRise:
 
 
 def loss_rises(
-    model: keras.Model,
+    model: keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
     loss_fn: LossFn = cross_entropy,
     *,
@@ -168,7 +169,9 @@ def loss_rises(
 
 
 def _roundings(
-    model: keras.Model, num_bits: Sequence[int] | None, step_rule: str
+    model: keras.Model | InferenceModel,
+    num_bits: Sequence[int] | None,
+    step_rule: str,
 ) -> tuple[keras.Model, list[list[RoundedWeight]]]:
     """Returns the deployed network, and its weights on each set of grids."""
     deployed = deployed_network(model)

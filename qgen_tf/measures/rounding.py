@@ -18,6 +18,7 @@ from qgen_tf.measures.perturbations import (
 from qgen_tf.quantization import (
     FLOAT_BITS,
     BitScheme,
+    InferenceModel,
     WeightGrid,
     inference_model,
     quantize_model,
@@ -120,14 +121,17 @@ def rounded_weights(
 
 
 def starting_grids(
-    model: keras.Model, num_bits: int, *, step_rule: str = "lsq"
+    model: keras.Model | InferenceModel,
+    num_bits: int,
+    *,
+    step_rule: str = "lsq",
 ) -> dict[str, WeightGrid]:
     """Returns the grids on which training would start from a float model.
 
     They have the same bits in every layer, the first and the last included.
 
     Args:
-      model: a Functional float model.
+      model: a Functional float model, or its deployed network.
       num_bits: b, in 1..8.
       step_rule: see `rounded_weights`.
 
@@ -150,7 +154,15 @@ def weight_of(layer: keras.layers.Layer) -> tf.Variable:
     return getattr(inner, WEIGHTS[type(inner)].attribute)
 
 
-def _rounded(model: keras.Model, num_bits: int, step_rule: str) -> keras.Model:
+def _rounded(
+    model: keras.Model | InferenceModel, num_bits: int, step_rule: str
+) -> keras.Model:
+    if isinstance(model, InferenceModel):
+        if model.weight_grids:
+            raise errors.ModelError(
+                f"{model.name!r} is on its grids already: leave num_bits away."
+            )
+        model = model.model
     if step_rule not in STEP_RULES:
         raise errors.ConfigError(
             f"step_rule {step_rule!r} is unknown: choose one of "

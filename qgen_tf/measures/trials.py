@@ -37,28 +37,24 @@ class Trials:
             there is one part, which is all of it.
         """
         self.num_seen = 0
-        sizes = _batch_sizes(dataset)
+        sizes = [len(labels) for _, labels in dataset]
         self.num_examples = sum(sizes)
         self.num_parts = max(1, self.num_examples // part_size)
         if 1 < self.num_parts and len(sizes) < _BATCHES * self.num_parts:
-            dataset = dataset.rebatch(max(1, part_size // _BATCHES)).cache()
-            sizes = _batch_sizes(dataset)
+            size = max(1, part_size // _BATCHES)
+            dataset = dataset.rebatch(size)
+            starts = range(0, self.num_examples, size)
+            sizes = [min(size, self.num_examples - start) for start in starts]
         self._near = near
-        self._dataset = dataset
         self._sizes = sizes
-        self._parts: dict[int, Objective] = {}
+        self._parts = [near.objective]
+        if self.num_parts > 1:
+            self._parts = near.objective.parts(dataset, self.num_parts)
         self._unmoved: dict[int, tuple[float, float]] = {}
 
     def part(self, draw: int) -> Objective:
         """Returns the objective on the part whose turn it is at a draw."""
-        index = draw % self.num_parts
-        if self.num_parts == 1:
-            return self._near.objective
-        if index not in self._parts:
-            self._parts[index] = self._near.objective.on(
-                self._dataset.shard(self.num_parts, index)
-            )
-        return self._parts[index]
+        return self._parts[draw % self.num_parts]
 
     def part_size(self, draw: int) -> int:
         """Returns the number of examples of `part(draw)`."""
@@ -105,7 +101,3 @@ class Trials:
             "num_weights": self._near.num_weights,
             "num_passes": self.num_seen / self.num_examples,
         }
-
-
-def _batch_sizes(dataset: tf.data.Dataset) -> list[int]:
-    return [len(labels) for _, labels in dataset]

@@ -54,6 +54,11 @@ class InferenceModel:
         default_factory=dict
     )
 
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.model.name
+
 
 def inference_model(model: keras.Model) -> InferenceModel:
     """Returns the network that is deployed for a trained model.

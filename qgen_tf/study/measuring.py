@@ -13,10 +13,17 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
+from export.file_network import file_network
 from qgen_tf import data, errors, measures
 from qgen_tf.compat import keras
-from qgen_tf.quantization import inference_model, quantization_report
+from qgen_tf.measures.perturbations import deployed_network
+from qgen_tf.quantization import (
+    InferenceModel,
+    inference_model,
+    quantization_report,
+)
 from qgen_tf.study import progress
+from qgen_tf.study.measured_file import MeasuredFile
 from qgen_tf.training import (
     TRAINED_FILE,
     RunDirectory,
@@ -43,27 +50,23 @@ def names_of(settings: ml_collections.ConfigDict) -> list[str]:
     Raises:
       ConfigError: one is unknown.
     """
-    if ALL in settings.names:
-        return list(measures.MEASURES)
     known = [*measures.MEASURES, LOSS_RISES]
+    if ALL in settings.names:
+        return known
     for name in settings.names:
         if name not in known:
             raise errors.ConfigError(
                 f"measure {name!r} is unknown: choose {ALL!r} or from "
                 f"{sorted(known)}."
             )
-    return [name for name in settings.names if name != LOSS_RISES]
-
-
-def _wants_rises(
-    run: RunDirectory, settings: ml_collections.ConfigDict
-) -> bool:
-    asked = {ALL, LOSS_RISES} & {*settings.names}
-    return bool(asked) and not is_quantized(run.config)
+    return list(settings.names)
 
 
 def measure(
-    run_dir: str | os.PathLike[str], settings: ml_collections.ConfigDict
+    run_dir: str | os.PathLike[str],
+    settings: ml_collections.ConfigDict,
+    *,
+    tflite: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Measures a trained run: gap, noise, and the measures that are asked for.
 
@@ -75,141 +78,164 @@ def measure(
     Args:
       run_dir: of a finished training.
       settings: the `measures` part of a config.
+      tflite: a TensorFlow Lite file of the run, whose weights are measured in
+        the place of those that were trained.
 
     Returns:
-      What is written to `measures.json`; `failed` maps the measures that this
-      run has none of to the reason. A float run that is asked for "loss_rises"
-      has `rises`: what rounding all its weights costs, predicted, simulated
-      and measured, at several bits.
+      What is written to `measures.json`, or to `measures-<stem of the
+      file>.json`, which has `source`: name and SHA-256 of the file. `failed`
+      maps the measures that this run has none of to the reason. A float run
+      that is asked for "loss_rises" has `rises`: what rounding all its weights
+      costs, predicted, simulated and measured, at several bits.
 
     Raises:
-      UserError: the run is not trained, a setting is wrong, or a measure that
-        was asked for by name cannot be taken.
+      UserError: the run is not trained, a setting is wrong, the file does not
+        fit the run, or a measure that was asked for by name cannot be taken.
     """
     run = RunDirectory(run_dir)
     run.require_trained()
     names = names_of(settings)
-    record = _kept(run, json.loads(settings.to_json()))
-    missing = [
-        name
-        for name in names
-        if name not in record["measures"] and name not in record["failed"]
-    ]
-    wants_rises = _wants_rises(run, settings) and "rises" not in record
-    if "gap" in record and not missing and not wants_rises:
+    target, wanted = MEASURES_FILE, _wanted(settings)
+    if tflite is not None:
+        file = MeasuredFile.read(tflite, point=settings.point)
+        target, wanted["source"] = file.record_file, file.source
+    record = _kept(run, target, wanted)
+    missing = _missing(run, record, names)
+    if "gap" in record and not missing:
         return record
-    model = load_model(run.path)
+    model = measured = load_model(run.path)
+    if tflite is not None:
+        measured = file_network(inference_model(model), file.content)
     splits = data.load(run.config.dataset)
     chosen = splits.train.take(settings.num_examples or splits.num_train)
     dataset = chosen.batch(_BATCH_SIZE).cache()
-    take = _taker(run, model, dataset, settings)
-    num_steps = 1 + len(missing) + wants_rises
+    take = _taker(run, measured, dataset, settings, record)
     with (
-        progress.steps(f"{run.label} measure", num_steps) as step,
+        progress.steps(f"{run.label} measure", 1 + len(missing)) as step,
         measures.shared(),
     ):
         step("gap")
         if "gap" not in record:
-            record.update(_gap_and_noise(model, splits, settings.seed))
-            with atomic_path(run.path / QUANTIZATION_FILE) as target:
-                quantization_report(model).to_csv(target, index=False)
-            run.write_json(MEASURES_FILE, record)
+            record.update(_gap_and_noise(measured, splits, settings.seed))
+            if measured is model:
+                with atomic_path(run.path / QUANTIZATION_FILE) as path:
+                    quantization_report(model).to_csv(path, index=False)
+            run.write_json(target, record)
         for name in missing:
             step(name)
             try:
-                record["measures"][name] = dataclasses.asdict(take(name))
+                take(name)
             except errors.UserError as error:
                 if ALL not in settings.names:
                     raise
                 record["failed"][name] = str(error)
-            run.write_json(MEASURES_FILE, record)
-        if wants_rises:
-            step(LOSS_RISES)
-            rises = measures.loss_rises(
-                model,
-                dataset,
-                num_bits=_ROUNDED_BITS,
-                layerwise=False,
-                seed=settings.seed,
-            )
-            record["rises"] = [dataclasses.asdict(row) for row in rises]
-            run.write_json(MEASURES_FILE, record)
+            run.write_json(target, record)
     return record
 
 
 def is_measured(
     run_dir: str | os.PathLike[str], settings: ml_collections.ConfigDict
 ) -> bool:
-    """Whether `measure` would find nothing to do."""
+    """Whether `measure` of the trained weights would find nothing to do."""
     run = RunDirectory(run_dir)
-    record = _kept(run, json.loads(settings.to_json()))
-    taken = {*record["measures"], *record["failed"]}
-    return (
-        "gap" in record
-        and taken >= {*names_of(settings)}
-        and ("rises" in record or not _wants_rises(run, settings))
-    )
+    record = _kept(run, MEASURES_FILE, _wanted(settings))
+    return "gap" in record and not _missing(run, record, names_of(settings))
 
 
-def _kept(run: RunDirectory, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Returns what stands in a run and holds for the settings, or nothing."""
-    record = {"settings": wanted, "measures": {}, "failed": {}}
-    if not (run.path / MEASURES_FILE).exists():
-        return record
-    found = run.read_json(MEASURES_FILE)
-    known = found["settings"]
-    if any(known[field] != wanted[field] for field in _COMMON):
-        return record
+def _wanted(settings: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns what a record says of what it was made of."""
+    return {"settings": json.loads(settings.to_json())}
+
+
+def _kept(
+    run: RunDirectory, target: str, wanted: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what stands in a file of a run and holds still, or nothing."""
+    empty = {**wanted, "measures": {}, "failed": {}}
+    if not (run.path / target).exists():
+        return empty
+    found = run.read_json(target)
+    known, settings = found["settings"], wanted["settings"]
+    if any(known[field] != settings[field] for field in _COMMON):
+        return empty
+    if found.get("source") != wanted.get("source"):
+        return empty
     for kind in ("measures", "failed"):
         found[kind] = {
             name: result
             for name, result in found[kind].items()
-            if known.get(name) == wanted.get(name)
+            if known.get(name) == settings.get(name)
         }
-    return {**found, "settings": wanted}
+    return {**found, **wanted}
+
+
+def _missing(
+    run: RunDirectory, record: dict[str, Any], names: list[str]
+) -> list[str]:
+    """Returns the measures that a record lacks; a twin has no rises."""
+    taken = {*record["measures"], *record["failed"]}
+    if "rises" in record or is_quantized(run.config):
+        taken.add(LOSS_RISES)
+    return [name for name in names if name not in taken]
 
 
 def _gap_and_noise(
-    model: keras.Model, splits: data.Splits, seed: int
+    measured: keras.Model | InferenceModel, splits: data.Splits, seed: int
 ) -> dict[str, Any]:
-    predict = measures.predictor(model)
+    network = deployed_network(measured)
+    predict = measures.predictor(
+        network.model if measured is network else measured
+    )
     train, test = (
         measures.evaluate(predict, split.batch(_BATCH_SIZE))
         for split in (splits.train, splits.test)
     )
     gap = measures.generalization_gap(train, test, seed=seed)
-    noise = measures.layer_noise(inference_model(model))
     return {
         "train": {"loss": train.loss, "accuracy": train.accuracy},
         "test": {"loss": test.loss, "accuracy": test.accuracy},
         "gap": dataclasses.asdict(gap),
-        "noise": [dataclasses.asdict(row) for row in noise],
+        "noise": [
+            dataclasses.asdict(row) for row in measures.layer_noise(network)
+        ],
     }
 
 
 def _taker(
     run: RunDirectory,
-    model: keras.Model,
+    measured: keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
     settings: ml_collections.ConfigDict,
-) -> Callable[[str], measures.MeasureResult]:
-    """Returns a function from the name of a measure to its result."""
+    record: dict[str, Any],
+) -> Callable[[str], None]:
+    """Returns a function that takes a measure and enters it into the record."""
     # what a run knows, and some measures ask for
     known: dict[str, Callable[[], Any]] = {
         "initial": functools.cache(lambda: load_model(run.path, initial=True)),
         "num_train": lambda: run.read_json(TRAINED_FILE)["num_train"],
     }
 
-    def take(name: str) -> measures.MeasureResult:
+    def take(name: str) -> None:
+        if name == LOSS_RISES:
+            rises = measures.loss_rises(
+                measured,
+                dataset,
+                num_bits=_ROUNDED_BITS,
+                layerwise=False,
+                seed=settings.seed,
+            )
+            record["rises"] = [dataclasses.asdict(row) for row in rises]
+            return
         function = measures.MEASURES[name]
         parameters = inspect.signature(function).parameters
         arguments = {key: known[key]() for key in known if key in parameters}
-        return function(
-            model,
+        result = function(
+            measured,
             dataset,
             point=settings.point,
             seed=settings.seed,
             **{**arguments, **settings.get(name, {})},
         )
+        record["measures"][name] = dataclasses.asdict(result)
 
     return take

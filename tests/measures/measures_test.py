@@ -12,7 +12,12 @@ import tensorflow as tf
 from qgen_tf.compat import keras
 from qgen_tf.config import default_config
 from qgen_tf.measures import MEASURES, MeasureResult
-from qgen_tf.quantization import BitScheme, calibrate, quantize_model
+from qgen_tf.quantization import (
+    BitScheme,
+    calibrate,
+    inference_model,
+    quantize_model,
+)
 from qgen_tf.quantization.quantize import wrappers
 
 
@@ -45,8 +50,9 @@ def _built(scheme, seed):
 
 @pytest.fixture(scope="module", params=[None, BitScheme(4, 8)])
 def models(request):
-    """A model, and another one for its initial weights."""
-    return _built(request.param, seed=1), _built(request.param, seed=2)
+    """A model, its deployed network, and a model of its initial weights."""
+    model = _built(request.param, seed=1)
+    return model, inference_model(model), _built(request.param, seed=2)
 
 
 # of searches and samples: enough to run, not to be right
@@ -94,7 +100,7 @@ def test_arguments_are_uniform(name):
 @pytest.mark.parametrize("point", ["deployed", "latent"])
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_result_can_be_repeated_from_its_record(name, point, models):
-    model, initial = models
+    model, deployed, initial = models
     before = [value.tobytes() for value in model.get_weights()]
     dataset = _dataset()
     given = _arguments(name, model, initial)
@@ -120,4 +126,7 @@ def test_a_result_can_be_repeated_from_its_record(name, point, models):
     again = {**record.settings}
     if "initial" in given:
         again["initial"] = given["initial"]
+    # the deployed network stands for the model, where no grid is made of it
+    if point == "deployed" and "num_bits" not in given:
+        model = deployed
     assert MEASURES[name](model, dataset, **again) == result

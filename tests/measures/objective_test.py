@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from qgen_tf.measures.objective import Objective
 from tests import imports
@@ -55,6 +56,38 @@ def test_other_data_need_no_new_trace():
     assert len(traces) == expected
 
 
+def test_parts_are_every_so_many_th_batch():
+    model = closed_forms.network(KERNEL)
+    dataset = closed_forms.dataset(batch_size=5)
+    reads = []
+
+    def noted(images, labels):
+        reads.append(len(labels))
+        return images, labels
+
+    objective = _objective(model, dataset)
+    noting = tf.data.Dataset.from_generator(
+        lambda: (noted(*batch) for batch in dataset),
+        output_signature=dataset.element_spec,
+    )
+    parts = objective.parts(noting, 3)
+    assert len(reads) == 7
+    for index, part in enumerate(parts):
+        batches = [
+            np.arange(start, min(start + 5, 32))
+            for start in range(5 * index, 32, 15)
+        ]
+        chosen = np.concatenate(batches)
+        outputs = IMAGES[chosen] @ KERNEL
+        for _ in range(2):
+            loss, accuracy = part()
+            assert loss == pytest.approx(
+                (outputs**2).sum() / 2 / len(chosen), rel=1e-5
+            )
+            assert accuracy == (outputs.argmax(1) == LABELS[chosen]).mean()
+    assert len(reads) == 7  # held
+
+
 _TWO_REPLICAS = """
 import numpy as np
 import tensorflow as tf
@@ -89,7 +122,9 @@ for measured in (one, two):
         measured, data, cross_entropy, perturbations.kernels(measured)
     )
     found = [objective(), *objective.gradient()]
-    result = average_sharpness(measured, data, num_samples=2, sigma=0.5)
+    result = average_sharpness(
+        measured, data, num_samples=4, sigma=0.5, examples_per_draw=40
+    )
     if measured is one:
         expected, sharpness = found, result
 (loss, accuracy), *rest = found
