@@ -13,8 +13,9 @@ SOURCES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study-cifar10 figures models
-.PHONY: bench-accuracy bench-overhead bench-measures test lint clean
+.PHONY: help quickstart study-cifar10 figures models device-arm64
+.PHONY: bench-accuracy bench-overhead bench-measures bench-tflite
+.PHONY: test fuzz lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -50,6 +51,14 @@ figures: $(VENV)/installed ## train what docs/theory.md shows, on CIFAR-10, and 
 models: $(VENV)/installed ## quantize, train, export and verify the model zoo
 	$(BIN)/python -m benchmarks.model_zoo --output=docs/models.md $(ARGS)
 
+device-arm64: $(VENV)/installed ## run a bundle on emulated 64-bit Arm
+	$(BIN)/qgen-train --config=quickstart --workdir=$(WORKDIR) \
+	  --config.quantization.weight_bits=4 \
+	  --config.quantization.activation_bits=8
+	$(BIN)/python -m benchmarks.device_arm64 \
+	  --folder=$(WORKDIR)/device-arm64 \
+	  --run_dir=$$(ls -d $(WORKDIR)/quickstart-w4a8-* | tail -1) $(ARGS)
+
 bench-accuracy: $(VENV)/installed ## accuracy of twins and of tfmot's default
 	$(BIN)/python -m benchmarks.qat_accuracy --config=cifar10_resnet20 \
 	  --workdir=$(WORKDIR) $(ARGS)
@@ -61,6 +70,12 @@ bench-measures: $(VENV)/installed ## time of measures over straightforward ones
 	$(BIN)/qgen-train --config=cifar10_nin --workdir=$(WORKDIR)
 	$(BIN)/python -m benchmarks.measures \
 	  --run_dir=$(call runs,nin-float-*) $(ARGS)
+
+bench-tflite: $(VENV)/installed ## throughput of files over the runtime's own
+	$(BIN)/python -m benchmarks.tflite_throughput $(ARGS)
+
+fuzz: $(VENV)/installed-test ## damage .tflite files at random, for long
+	$(BIN)/python -m tests.export.fuzz --mutations=20000 $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

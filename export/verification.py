@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
+from export.flatbuffer import float_operators
 from export.interpreter import Interpreter
+from export.model_file import parse
+from export.runtime_model import runtime_model
+from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures import (
-    Evaluation,
+from qgen_tf.measures.equivalence import (
+    Equivalence,
+    McNemar,
+    accuracy_equivalence,
+    equivalence,
+    mcnemar,
+    require_margin,
+    verdict,
+)
+from qgen_tf.measures.evaluate import Evaluation, Evaluator, predictor
+from qgen_tf.measures.generalization_gap import (
     GeneralizationGap,
-    evaluate,
     gap_difference,
     generalization_gap,
-    predictor,
 )
 from qgen_tf.quantization import InferenceModel
 
 MARGIN = 0.5
+
+_Predict: TypeAlias = Callable[[np.ndarray], np.ndarray]
+_Progress: TypeAlias = Callable[[tf.data.Dataset], Iterable[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,21 +43,52 @@ class Agreement:
     """How far file and model are apart on one data set.
 
     Attributes:
+      num_examples: of the data set.
       accuracy: of the file, in points.
       loss: of the file, in nats.
+      trained_accuracy: of the trained model, in points.
+      trained_loss: of the trained model, in nats.
       argmax_agreement: share of examples, in points, on which file and trained
         model choose the same class.
       max_steps: largest difference of a logit between the file and the trained
         model, in steps of the output (in logits for a float file).
-      max_steps_deployed: the same between the file and the deployed network,
-        which rounds biases as the file does.
+      argmax_agreement_deployed: the same for file and deployed network, which
+        rounds biases as the file does, in the arithmetic of the kernels.
+      max_steps_deployed: likewise.
+      equivalence: of the accuracies of file and trained model.
+      mcnemar: the file, ours, against the trained model, theirs.
     """
 
+    num_examples: int
     accuracy: float
     loss: float
+    trained_accuracy: float
+    trained_loss: float
     argmax_agreement: float
     max_steps: float
+    argmax_agreement_deployed: float
     max_steps_deployed: float
+    equivalence: Equivalence
+    mcnemar: McNemar
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrupted:
+    """The gap to a corrupted test set: train minus corrupted test.
+
+    Attributes:
+      keras_gap: of the trained model.
+      tflite_gap: of the file.
+      difference: file minus model, paired example by example.
+      equivalence: of the two gaps.
+      test: agreement on the corrupted test set.
+    """
+
+    keras_gap: GeneralizationGap
+    tflite_gap: GeneralizationGap
+    difference: GeneralizationGap
+    equivalence: Equivalence
+    test: Agreement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +96,35 @@ class Verification:
     """The file against the model that was trained.
 
     Attributes:
-      verdict: "same" if the interval of the difference in accuracy gap lies
-        within `MARGIN` points of zero, "different" if it lies outside, else
-        "cannot tell": more examples would decide.
+      verdict: "same", "different" or "cannot tell": see
+        `qgen_tf.measures.equivalence.verdict`. It is of the gap to the test
+        set as it is; a corrupted one has no say in it.
       keras_gap: gap of the trained model.
       tflite_gap: gap of the file.
       difference: file minus model, paired example by example.
+      equivalence: of the two gaps.
       train: agreement on the training set.
       test: agreement on the test set.
+      corrupted: the gap to a corrupted test set, if there was one.
       num_bytes: size of the file.
+      float_operators: kinds of the operators that compute in float, one for
+        each operator.
+      kernels: of the runtime that the file was run with.
+      expand_low_bits: whether weights were expanded to 8 bits to run it.
     """
 
     verdict: str
     keras_gap: GeneralizationGap
     tflite_gap: GeneralizationGap
     difference: GeneralizationGap
+    equivalence: Equivalence
     train: Agreement
     test: Agreement
+    corrupted: Corrupted | None
     num_bytes: int
+    float_operators: tuple[str, ...]
+    kernels: str
+    expand_low_bits: bool
 
 
 def verify(
@@ -76,69 +134,147 @@ def verify(
     train: tf.data.Dataset,
     test: tf.data.Dataset,
     *,
+    margin: float = MARGIN,
     seed: int = 0,
+    kernels: str = "xnnpack",
+    expand_low_bits: bool = False,
+    corrupted: tf.data.Dataset | None = None,
+    progress: _Progress = iter,
 ) -> Verification:
     """Evaluates model and file on whole data sets and compares their gaps.
+
+    Each data set is read once, and model, network and file see a batch one
+    after the other: memory is some 10 bytes an example.
 
     Args:
       model: as trained, float or quantized.
       network: the deployed network of `model`.
-      content: the TensorFlow Lite file of `network`.
+      content: the TensorFlow Lite file of `network`. One that somebody else
+        made belongs through `export.sandbox.probe` first.
       train: batches of (images, int labels) of the training set, without
         augmentation, in a fixed order.
       test: of the test set.
+      margin: largest difference of the gaps that counts as none, in points.
       seed: of the bootstrap.
+      kernels: of the runtime; see `Interpreter`.
+      expand_low_bits: whether the runtime gets weights of fewer than 8 bits
+        as int8; see `Interpreter`.
+      corrupted: of a corrupted test set.
+      progress: given a data set, yields its batches, as `tqdm.tqdm` does.
+
+    Raises:
+      ConfigError: the margin is not positive.
+      DataError: a data set has fewer than two examples.
+      ModelError: a loss is not finite.
+      ExportError: the file cannot be run, or has other outputs than the model.
     """
-    interpreter = Interpreter(content)
-    keras_side, deployed_side, file_side = (
-        (evaluate(predict, train), evaluate(predict, test))
-        for predict in (
-            predictor(model),
-            predictor(network.model),
-            interpreter.predict,
+    require_margin(margin)
+    interpreter = Interpreter(
+        content, kernels=kernels, expand_low_bits=expand_low_bits
+    )
+    deployed = runtime_model(network, kernels=kernels)
+    sides = _Sides(predictor(model), predictor(deployed), interpreter.predict)
+    step_size = interpreter.output_step_size or 1.0
+
+    def evaluated(dataset: tf.data.Dataset) -> _Evaluated:
+        return _evaluated(
+            sides, progress(dataset), step_size=step_size, margin=margin
         )
-    )
-    agreements = [
-        _agreement(*sides, step_size=interpreter.output_step_size or 1.0)
-        for sides in zip(keras_side, deployed_side, file_side, strict=True)
-    ]
-    difference = gap_difference(file_side, keras_side, seed=seed)
+
+    trained_on, tested_on = evaluated(train), evaluated(test)
+    compared = _compared(trained_on, tested_on, margin=margin, seed=seed)
+    on_corrupted = None
+    if corrupted is not None:
+        corrupted_on = evaluated(corrupted)
+        on_corrupted = Corrupted(
+            **_compared(trained_on, corrupted_on, margin=margin, seed=seed)
+        )
     return Verification(
-        verdict=_verdict(difference),
-        keras_gap=generalization_gap(*keras_side, seed=seed),
-        tflite_gap=generalization_gap(*file_side, seed=seed),
-        difference=difference,
-        train=agreements[0],
-        test=agreements[1],
+        verdict=verdict(
+            compared["equivalence"],
+            compared["difference"].accuracy,
+            [trained_on.agreement.equivalence, tested_on.agreement.equivalence],
+        ),
+        **compared,
+        train=trained_on.agreement,
+        corrupted=on_corrupted,
         num_bytes=len(content),
+        float_operators=tuple(float_operators(parse(content))),
+        kernels=kernels,
+        expand_low_bits=expand_low_bits,
     )
 
 
-def _agreement(
-    trained: Evaluation,
-    deployed: Evaluation,
-    file: Evaluation,
-    *,
-    step_size: float,
-) -> Agreement:
-    choices = file.logits.argmax(axis=1) == trained.logits.argmax(axis=1)
-    return Agreement(
-        accuracy=file.accuracy,
-        loss=file.loss,
-        argmax_agreement=100.0 * float(choices.mean()),
-        max_steps=_max_difference(file, trained) / step_size,
-        max_steps_deployed=_max_difference(file, deployed) / step_size,
+@dataclasses.dataclass(frozen=True)
+class _Sides:
+    """From images to logits, three times."""
+
+    trained: _Predict
+    deployed: _Predict
+    file: _Predict
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluated:
+    """Model and file on one data set."""
+
+    trained: Evaluation
+    file: Evaluation
+    agreement: Agreement
+
+
+def _evaluated(
+    sides: _Sides, batches: Iterable[Any], *, step_size: float, margin: float
+) -> _Evaluated:
+    of_trained, of_file = Evaluator(), Evaluator()
+    # of the trained model, of the deployed network
+    same_class, largest = np.zeros(2, int), np.zeros(2)
+    for images, labels in batches:
+        pixels = images.numpy()
+        trained, deployed, file = (
+            predict(pixels)
+            for predict in (sides.trained, sides.deployed, sides.file)
+        )
+        if file.shape != trained.shape:
+            raise errors.ExportError(
+                f"the file has outputs of shape {file.shape[1:]}, the model "
+                f"of {trained.shape[1:]}: it is not the file of this model."
+            )
+        of_trained.add(labels, trained)
+        of_file.add(labels, file)
+        for index, other in enumerate((trained, deployed)):
+            same = file.argmax(axis=1) == other.argmax(axis=1)
+            same_class[index] += same.sum()
+            off = np.abs(file - other).max() / step_size
+            largest[index] = np.maximum(largest[index], off)
+    trained_on, file_on = of_trained.evaluation(), of_file.evaluation()
+    shares = (100.0 * same_class / len(file_on.losses)).tolist()
+    agreement = Agreement(
+        num_examples=len(file_on.losses),
+        accuracy=file_on.accuracy,
+        loss=file_on.loss,
+        trained_accuracy=trained_on.accuracy,
+        trained_loss=trained_on.loss,
+        argmax_agreement=shares[0],
+        max_steps=float(largest[0]),
+        argmax_agreement_deployed=shares[1],
+        max_steps_deployed=float(largest[1]),
+        equivalence=accuracy_equivalence(file_on, trained_on, margin=margin),
+        mcnemar=mcnemar(file_on, trained_on),
     )
+    return _Evaluated(trained_on, file_on, agreement)
 
 
-def _max_difference(a: Evaluation, b: Evaluation) -> float:
-    return float(np.abs(a.logits - b.logits).max())
-
-
-def _verdict(difference: GeneralizationGap) -> str:
-    low, high = difference.accuracy.low, difference.accuracy.high
-    if -MARGIN <= low and high <= MARGIN:
-        return "same"
-    if high < -MARGIN or low > MARGIN:
-        return "different"
-    return "cannot tell"
+def _compared(
+    train: _Evaluated, test: _Evaluated, *, margin: float, seed: int
+) -> dict[str, Any]:
+    """Returns what `Verification` and `Corrupted` have in common."""
+    file = train.file, test.file
+    trained = train.trained, test.trained
+    return {
+        "keras_gap": generalization_gap(*trained, seed=seed),
+        "tflite_gap": generalization_gap(*file, seed=seed),
+        "difference": gap_difference(file, trained, seed=seed),
+        "equivalence": equivalence(file, trained, margin=margin),
+        "test": test.agreement,
+    }

@@ -1,29 +1,107 @@
-"""Exports a trained run and verifies the file."""
+"""Exports a trained run, verifies the file, explains where it diverges."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import json
 import os
+import pathlib
 from typing import Any
 
-from export import flatbuffer, tflite
-from export.verify import verify
-from qgen_tf import data
-from qgen_tf.quantization import inference_model
-from qgen_tf.study import progress
+import tqdm
+
+from export import capabilities, flatbuffer, sandbox, tflite
+from export.verification import MARGIN
+from export.verification import verify as verify_file
+from qgen_tf import data, errors
+from qgen_tf.data import corruptions
+from qgen_tf.measures.equivalence import require_margin
+from qgen_tf.quantization import InferenceModel, inference_model
+from qgen_tf.study import tables, verification_page
+from qgen_tf.study.divergence_figure import divergence_figure
 from qgen_tf.training import RunDirectory, atomic_path, load_model
 
 VERIFICATION_FILE = "export/verification.json"
 MODEL_FILE = "export/model.tflite"
+DIVERGENCE_FILE = "export/divergence.json"
 
 _BATCH_SIZE = 256
+_EXPLAINED_EXAMPLES = 256
 
 
-def export(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Exports a trained run to TensorFlow Lite and verifies the file.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a verification depends on, beside the run.
+
+    Attributes:
+      storage: of weights; see `export.convert`.
+      allow_float: patterns of the names of layers that may compute in float.
+      margin: largest difference of the gaps that counts as none, in points.
+      kernels: of the runtime; see `export.Interpreter`.
+      corruption: of a second test set, or None; see `data.corruptions`.
+      severity: of the corruption, 1..5.
+    """
+
+    storage: str = "int8"
+    allow_float: tuple[str, ...] = ()
+    margin: float = MARGIN
+    kernels: str = "xnnpack"
+    corruption: str | None = None
+    severity: int = 3
+
+    @property
+    def model_file(self) -> str:
+        """Where a run keeps the TensorFlow Lite file."""
+        return _named(MODEL_FILE, self.storage)
+
+    @property
+    def verification_file(self) -> str:
+        """Where a run keeps the record; text and HTML have other suffixes."""
+        corruption = self.corruption and f"{self.corruption}-{self.severity}"
+        return _named(VERIFICATION_FILE, self.storage, self.kernels, corruption)
+
+    @property
+    def divergence_file(self) -> str:
+        """Where a run keeps the layers that diverge; the plot is beside it."""
+        return _named(DIVERGENCE_FILE, self.storage, self.kernels)
+
+    @property
+    def expand_low_bits(self) -> bool:
+        """Whether the runtime lacks operators that read the weights."""
+        return self.storage == "int2" or (
+            self.storage == "int4" and self.kernels == "reference"
+        )
+
+    def check(self) -> None:
+        """Raises a UserError where a setting can be seen to be wrong."""
+        require_margin(self.margin)
+        if self.corruption is not None:
+            corruptions.check(self.corruption, self.severity)
+
+
+DEFAULTS = Settings()
+
+
+def _named(file: str, *settings: str | None) -> str:
+    """Adds settings that are not the default ones to the name of a file."""
+    path = pathlib.PurePath(file)
+    usual = (DEFAULTS.storage, DEFAULTS.kernels)
+    added = [name for name in settings if name and name not in usual]
+    return str(path.with_stem("-".join([path.stem, *added])))
+
+
+def export(
+    run_dir: str | os.PathLike[str], settings: Settings = DEFAULTS
+) -> pathlib.Path:
+    """Exports a trained run to TensorFlow Lite, unless its file is there.
+
+    The integers of the file are those of the trained network: that is proved
+    of a file that stands there, too.
 
     Returns:
-      What is written to `export/verification.json`, or what stands there.
+      The path of the file.
 
     Raises:
       UserError: the run is not trained, cannot be converted, or the file does
@@ -31,30 +109,169 @@ def export(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """
     run = RunDirectory(run_dir)
     run.require_trained()
-    if (run.path / VERIFICATION_FILE).exists():
-        return run.read_json(VERIFICATION_FILE)
+    _content(run, inference_model(load_model(run.path)), settings)
+    return run.path / settings.model_file
+
+
+def verify(
+    run_dir: str | os.PathLike[str], settings: Settings = DEFAULTS
+) -> dict[str, Any]:
+    """Exports a trained run and holds its file against the trained model.
+
+    Whole data sets are evaluated. Nothing is done again that stands there with
+    the same settings, of the same file.
+
+    Returns:
+      What is written to `settings.verification_file`; text and a page for the
+      browser are beside it.
+
+    Raises:
+      UserError: as `export`; or a setting is wrong.
+    """
+    settings.check()
+    run = RunDirectory(run_dir)
+    run.require_trained()
+    if is_verified(run.path, settings):
+        return run.read_json(settings.verification_file)
     model = load_model(run.path)
     network = inference_model(model)
+    content = _content(run, network, settings)
+    if not settings.expand_low_bits:
+        capabilities.require_runnable(content, kernels=settings.kernels)
     splits = data.load(run.config.dataset)
-    with progress.steps(f"{run.label} export", 2) as step:
-        step("convert")
-        content = tflite.convert(network)
-        flatbuffer.check(network, content)
-        with atomic_path(run.path / MODEL_FILE) as target:
-            target.write_bytes(content)
-        step("verify")
-        verification = verify(
-            model,
+    corrupted = None
+    if settings.corruption is not None:
+        corrupted = splits.corrupted_test(
+            settings.corruption, severity=settings.severity
+        ).batch(_BATCH_SIZE)
+    verification = verify_file(
+        model,
+        network,
+        content,
+        splits.train.batch(_BATCH_SIZE),
+        splits.test.batch(_BATCH_SIZE),
+        margin=settings.margin,
+        kernels=settings.kernels,
+        expand_low_bits=settings.expand_low_bits,
+        corrupted=corrupted,
+        progress=functools.partial(
+            tqdm.tqdm, desc=f"{run.label} verify", unit="batch"
+        ),
+    )
+    record = {
+        "run": run.path.name,
+        "settings": dataclasses.asdict(settings),
+        "sha256": _digest(content),
+        **dataclasses.asdict(verification),
+    }
+    path = run.path / settings.verification_file
+    for suffix, text in (
+        (".txt", tables.verification_text(record) + "\n"),
+        (".html", verification_page.render(record)),
+    ):
+        with atomic_path(path.with_suffix(suffix)) as target:
+            target.write_text(text)
+    run.write_json(settings.verification_file, record)
+    return run.read_json(settings.verification_file)
+
+
+def is_verified(
+    run_dir: str | os.PathLike[str], settings: Settings = DEFAULTS
+) -> bool:
+    """Whether `verify` would find nothing to do."""
+    run = RunDirectory(run_dir)
+    model_file = run.path / settings.model_file
+    if not (run.path / settings.verification_file).exists():
+        return False
+    record = run.read_json(settings.verification_file)
+    wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return (
+        model_file.exists()
+        and record.get("settings") == wanted
+        and record["sha256"] == _digest(model_file.read_bytes())
+    )
+
+
+def is_readable(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a run has a record of `verify` with the default file name.
+
+    Those of versions without a test of equivalence do not count.
+    """
+    run = RunDirectory(run_dir)
+    if not (run.path / VERIFICATION_FILE).exists():
+        return False
+    return "equivalence" in run.read_json(VERIFICATION_FILE)
+
+
+def explain(
+    run_dir: str | os.PathLike[str], settings: Settings = DEFAULTS
+) -> list[dict[str, Any]]:
+    """Finds the layers at which file and network diverge.
+
+    Returns:
+      What is written to `settings.divergence_file`, a row for each layer in
+      the order of the network; a plot is beside it.
+
+    Raises:
+      UserError: as `export`.
+    """
+    from export import divergence
+
+    run = RunDirectory(run_dir)
+    run.require_trained()
+    network = inference_model(load_model(run.path))
+    content = _content(run, network, settings)
+    dataset = data.load(run.config.dataset).test
+    images = next(iter(dataset.batch(_EXPLAINED_EXAMPLES)))[0].numpy()
+    layers = divergence.explain(
+        network,
+        content,
+        images,
+        kernels=settings.kernels,
+        expand_low_bits=settings.expand_low_bits,
+    )
+    plot = (run.path / settings.divergence_file).with_suffix(".svg")
+    with atomic_path(plot) as target:
+        divergence_figure(layers).savefig(target, metadata={"Date": None})
+    rows = [dataclasses.asdict(layer) for layer in layers]
+    run.write_json(settings.divergence_file, rows)
+    return rows
+
+
+def _content(
+    run: RunDirectory, network: InferenceModel, settings: Settings
+) -> bytes:
+    """Returns the file of a run, which is written if there is none."""
+    path = run.path / settings.model_file
+    is_new = not path.exists()
+    if is_new:
+        content = tflite.convert(
             network,
-            content,
-            splits.train.batch(_BATCH_SIZE),
-            splits.test.batch(_BATCH_SIZE),
+            storage=settings.storage,
+            allow_float=settings.allow_float,
         )
-    record = dataclasses.asdict(verification)
-    run.write_json(VERIFICATION_FILE, record)
-    return record
+    else:
+        content = path.read_bytes()
+    try:
+        if not is_new:
+            sandbox.probe(
+                content,
+                kernels=settings.kernels,
+                expand_low_bits=settings.expand_low_bits,
+            )
+        flatbuffer.check(network, content, settings.allow_float)
+    except errors.ExportError as error:
+        if is_new:
+            raise
+        raise errors.ExportError(
+            f"{path}: {str(error).rstrip('.')}; delete the file to convert the "
+            "run again."
+        ) from error
+    if is_new:
+        with atomic_path(path) as target:
+            target.write_bytes(content)
+    return content
 
 
-def is_exported(run_dir: str | os.PathLike[str]) -> bool:
-    """Whether `export` would find nothing to do."""
-    return (RunDirectory(run_dir).path / VERIFICATION_FILE).exists()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -14,7 +14,7 @@ from qgen_tf.training import RunDirectory
 
 _SIZE = (7.0, 3.4)
 # Above the axes, where no point can be.
-_LEGEND = {
+LEGEND = {
     "frameon": False,
     "loc": "lower left",
     "bbox_to_anchor": (0.0, 1.0),
@@ -23,7 +23,8 @@ _LEGEND = {
 }
 
 
-def _figure(columns: int = 1) -> tuple[matplotlib.figure.Figure, np.ndarray]:
+def panels(columns: int = 1) -> tuple[matplotlib.figure.Figure, np.ndarray]:
+    """Returns a figure and its axes, side by side."""
     figure = matplotlib.figure.Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
@@ -41,7 +42,7 @@ def _error(frame: pd.DataFrame, column: str) -> np.ndarray:
 
 def gaps(frame: pd.DataFrame) -> matplotlib.figure.Figure:
     """Gap of each trained model and of its file, with 95 % intervals."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     positions = np.arange(len(frame))
     for axis, suffix, label in zip(
         axes, ("accuracy_gap", "loss_gap"), ("points", "nats"), strict=True
@@ -61,13 +62,13 @@ def gaps(frame: pd.DataFrame) -> matplotlib.figure.Figure:
         axis.axhline(0.0, color="0.5", linewidth=0.8)
         axis.set_xticks(positions, frame["model"])
         axis.set_ylabel(f"{suffix.replace('_', ' ')} [{label}]")
-        axis.legend(**_LEGEND)
+        axis.legend(**LEGEND)
     return figure
 
 
 def accuracies(frame: pd.DataFrame) -> matplotlib.figure.Figure:
     """Accuracy and loss of each model on the training and the test set."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     positions = np.arange(len(frame))
     for axis, quantity, unit in zip(
         axes, ("accuracy", "loss"), ("%", "nats"), strict=True
@@ -78,7 +79,7 @@ def accuracies(frame: pd.DataFrame) -> matplotlib.figure.Figure:
             )
         axis.set_xticks(positions, frame["model"])
         axis.set_ylabel(f"{quantity} [{unit}]")
-        axis.legend(**_LEGEND)
+        axis.legend(**LEGEND)
     return figure
 
 
@@ -86,7 +87,7 @@ def flatness(
     frame: pd.DataFrame, measures: Sequence[str]
 ) -> matplotlib.figure.Figure:
     """Each flatness measure of each model, with its standard error."""
-    figure, axes = _figure(len(measures))
+    figure, axes = panels(len(measures))
     positions = np.arange(len(frame))
     for axis, name in zip(axes, measures, strict=True):
         axis.errorbar(
@@ -103,18 +104,18 @@ def flatness(
 
 def bin_widths(noise: pd.DataFrame) -> matplotlib.figure.Figure:
     """Mean bin width of each layer, a line for each bit width."""
-    figure, (axis,) = _figure()
+    figure, (axis,) = panels()
     for model, rows in noise.groupby("model", sort=False):
         axis.semilogy(rows["layer"], rows["step_size"], ".-", label=model)
     axis.set_ylabel("bin width")
     axis.tick_params(axis="x", labelrotation=60)
-    axis.legend(**_LEGEND)
+    axis.legend(**LEGEND)
     return figure
 
 
 def noise_powers(noise: pd.DataFrame) -> matplotlib.figure.Figure:
     """Measured noise power of each layer against the prediction of theory."""
-    figure, (axis,) = _figure()
+    figure, (axis,) = panels()
     for model, rows in noise.groupby("model", sort=False):
         axis.loglog(
             rows["predicted_noise_power"], rows["noise_power"], "o", label=model
@@ -124,13 +125,13 @@ def noise_powers(noise: pd.DataFrame) -> matplotlib.figure.Figure:
     axis.loglog(ends, ends, color="0.5", linewidth=0.8, label="equal")
     axis.set_xlabel("predicted: sum of s² / 12")
     axis.set_ylabel("measured")
-    axis.legend(**_LEGEND)
+    axis.legend(**LEGEND)
     return figure
 
 
 def histories(runs: Iterable[RunDirectory]) -> matplotlib.figure.Figure:
     """Training loss and accuracy of each run, epoch by epoch."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     for run in runs:
         history = pd.read_csv(run.path / "history.csv")
         for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
@@ -138,7 +139,7 @@ def histories(runs: Iterable[RunDirectory]) -> matplotlib.figure.Figure:
             axis.set_xlabel("epoch")
             axis.set_ylabel(f"training {name}")
     axes[0].set_yscale("log")
-    axes[0].legend(**_LEGEND)
+    axes[0].legend(**LEGEND)
     return figure
 
 

@@ -56,6 +56,10 @@ def record(run: RunDirectory) -> dict[str, Any]:
         layer["predicted_noise_power"] for layer in measured["noise"]
     )
     row["verdict"] = verified["verdict"]
+    row["margin"] = verified["equivalence"]["margin"]
+    row["equivalence_p_value"] = verified["equivalence"]["p_value"]
+    for split in ("train", "test"):
+        row[f"mcnemar_p_value_{split}"] = verified[split]["mcnemar"]["p_value"]
     row["argmax_agreement"] = verified["test"]["argmax_agreement"]
     row["max_steps"] = max(
         verified[split]["max_steps"] for split in ("train", "test")
@@ -118,7 +122,7 @@ def find(workdir: str | os.PathLike[str], name: str = "") -> list[RunDirectory]:
         for run in runs
         if name in ("", run.config.name)
         and (run.path / measuring.MEASURES_FILE).exists()
-        and exporting.is_exported(run.path)
+        and exporting.is_readable(run.path)
     ]
     if not done:
         raise errors.RunDirectoryError(

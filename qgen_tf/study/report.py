@@ -6,15 +6,14 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import jinja2
 import markupsafe
 import pandas as pd
 
-from export.verify import MARGIN
 from qgen_tf.measures import LossRise
 from qgen_tf.study import (
     figures,
     measuring,
+    pages,
     records,
     tables,
     theory_figures,
@@ -101,20 +100,13 @@ def _render(
         plots["noise_powers"] = figures.noise_powers(noise)
 
     def plot(name: str, caption: str) -> markupsafe.Markup:
-        return markupsafe.Markup(
-            '<figure><img alt="{0}" src="{1}"><figcaption>{0}</figcaption>'
-            "</figure>"
-        ).format(caption, figures.data_uri(plots[name]))
+        return pages.plot(plots[name], caption)
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qgen_tf.study", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html").render(
+    return pages.render(
+        "report.html",
         title=f"Generalization of {runs[0].config.name}",
         facts=_facts(runs[0]),
-        margin=MARGIN,
+        margin=_alternatives(frame["margin"]),
         num_examples=first["settings"]["num_examples"] or "all",
         summary=tables.summary(frame),
         agreement=_renamed(frame, _AGREEMENT_COLUMNS),
@@ -125,7 +117,7 @@ def _render(
         ),
         has=plots.__contains__,
         plot=plot,
-        table=_table,
+        table=pages.table,
     )
 
 
@@ -163,9 +155,6 @@ def _renamed(
     return frame[[*columns]].set_axis(list(columns.values()), axis="columns")
 
 
-def _table(frame: pd.DataFrame) -> markupsafe.Markup:
-    return markupsafe.Markup(
-        frame.to_html(
-            index=False, border=0, na_rep="", float_format="{:.4g}".format
-        )
-    )
+def _alternatives(values: pd.Series) -> str:
+    """Returns the different values, such as "0.5 or 1"."""
+    return " or ".join(f"{value:g}" for value in values.unique())

@@ -39,7 +39,7 @@ def is_done(
     return all(
         (path / "config.json").exists()
         and measuring.is_measured(path, config.measures)
-        and exporting.is_exported(path)
+        and exporting.is_verified(path)
         for path in (
             training.run_path(workdir, trial) for trial in trials(config)
         )
@@ -71,6 +71,6 @@ def run(
     for trial in planned:
         run = training.train(trial, workdir)
         measuring.measure(run.path, config.measures)
-        exporting.export(run.path)
+        exporting.verify(run.path)
         runs.append(run)
     return runs
