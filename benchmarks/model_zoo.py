@@ -91,6 +91,7 @@ def _row(name: str) -> dict[str, Any]:
     import qgen_tf
     from benchmarks.zoo import ZOO
     from export import flatbuffer
+    from export.runtime_model import runtime_model
     from qgen_tf.compat import keras
     from qgen_tf.quantization.inference import input_step_size
 
@@ -113,9 +114,9 @@ def _row(name: str) -> dict[str, Any]:
     export.check(narrow, int4)
     images = images[_NUM_TRAIN:]
     step = input_step_size(network.model.output)
-    off = export.Interpreter(int8).predict(images) - network.model.predict(
-        images, batch_size=_BATCH_SIZE, verbose=0
-    )
+    off = export.Interpreter(int8).predict(images) - runtime_model(
+        network
+    ).predict(images, batch_size=_BATCH_SIZE, verbose=0)
     kilobytes = [
         f"{len(content) / 1000:,.0f}"
         for content in (

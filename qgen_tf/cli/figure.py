@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from absl import flags
@@ -235,22 +234,6 @@ def _labelled(runs: Sequence[RunDirectory]) -> dict[str, RunDirectory]:
     return dict(zip(labels, runs, strict=True))
 
 
-@contextlib.contextmanager
-def _new_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a path to write to; fails before the work, not after it."""
-    from qgen_tf.training import atomic_path
-
-    with contextlib.ExitStack() as stack:
-        try:
-            target = stack.enter_context(atomic_path(path))
-        except OSError as error:
-            raise errors.ConfigError(
-                f"cannot write {path}: {error.strerror}; choose another "
-                "--output."
-            ) from error
-        yield target
-
-
 def _main() -> None:
     kind, paths = program.require(_KIND), program.require(_RUN_DIRS)
     output = pathlib.Path(program.require(_OUTPUT))
@@ -274,7 +257,8 @@ def _main() -> None:
     )
     # text as text and names that do not change: files can be compared
     with (
-        _new_file(output) as target,
+        # which fails before the work, not after it
+        training.atomic_path(output) as target,
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qgen"}),
     ):
         KINDS[kind](runs, settings).savefig(

@@ -9,7 +9,10 @@ It is the only interface between training, measuring, export and study:
       history.csv         a row for each epoch
       train.json          written last by training
       measures.json       gap, flatness and noise
-      export/             model.tflite and verification.json
+      measures-NAME.json  the same with the weights of the file NAME.tflite
+      export/             model.tflite; verification.json, .txt and .html;
+                          divergence.json and .svg; what compare needs of
+                          bundles/
       backup/             the newest epoch, while training runs
 """
 

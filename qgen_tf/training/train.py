@@ -245,7 +245,12 @@ def save_weights(model: keras.Model, run: RunDirectory, name: str) -> None:
     """Writes the weights of `model` into a run, whole or not at all."""
     # A view that is not compiled: optimizer and metrics are not of the model.
     weights_only = keras.Model(model.inputs, model.outputs)
-    with atomic_path(run.path / name) as target:
+    # with as much again for what HDF5 writes around them
+    num_bytes = 2**20 + 2 * sum(
+        weight.dtype.size * weight.shape.num_elements()
+        for weight in weights_only.weights
+    )
+    with atomic_path(run.path / name, num_bytes=num_bytes) as target:
         weights_only.save_weights(target)
 
 
