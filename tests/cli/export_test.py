@@ -7,11 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from qgen_tf import errors
-from qgen_tf.cli import export as program
 from qgen_tf.data import corruptions
 from qgen_tf.study import exporting
 from qgen_tf.training import TRAINED_FILE, RunDirectory
@@ -28,6 +24,27 @@ def _start(*arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def _in_a_child(code, values=None):
+    """Runs code beside the program, whose flags other programs have, too."""
+    preamble = (
+        "import json, sys\n"
+        "from absl import flags\n"
+        "from absl.testing import flagsaver\n"
+        "from qgen_tf import errors\n"
+        "from qgen_tf.cli import export as program\n"
+        "flags.FLAGS.mark_as_parsed()\n"
+        "values = json.loads(sys.argv[1])\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", preamble + code, json.dumps(values)],
+        env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return json.loads(output)
 
 
 def _finish(process):
@@ -117,12 +134,15 @@ def test_the_verdict_is_the_exit_status(tmp_path):
     ],
 )
 def test_flags_that_exclude_or_miss_one_another(values, message):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(**values):
-        with pytest.raises(errors.ConfigError, match=message):
-            program._check_flags()
-    program._check_flags()
+    code = (
+        "with flagsaver.flagsaver(**values):\n"
+        "    try:\n"
+        "        program._check_flags()\n"
+        "    except errors.ConfigError as error:\n"
+        "        print(json.dumps(str(error)))\n"
+        "program._check_flags()"
+    )
+    assert message in _in_a_child(code, values)
 
 
 @pytest.mark.slow
@@ -147,19 +167,17 @@ def test_mistakes(tmp_path):
         assert "Traceback" not in stderr
 
 
-def test_help_lists_the_corruptions():
-    text = " ".join(program._CORRUPTION._flagvalues["corruption"].help.split())
+def test_help_and_defaults():
+    code = (
+        "print(json.dumps([\n"
+        "    program._CORRUPTION._flagvalues['corruption'].help,\n"
+        "    program._MARGIN.default,\n"
+        "    program._STORAGE.default,\n"
+        "    program._KERNELS.default,\n"
+        "]))"
+    )
+    text, *defaults = _in_a_child(code)
     for kind in corruptions.CORRUPTIONS:
-        assert kind in text
-
-
-@pytest.mark.parametrize(
-    ("holder", "default"),
-    [
-        (program._MARGIN, exporting.DEFAULTS.margin),
-        (program._STORAGE, exporting.DEFAULTS.storage),
-        (program._KERNELS, exporting.DEFAULTS.kernels),
-    ],
-)
-def test_defaults_are_those_of_the_stage(holder, default):
-    assert holder.default == default
+        assert kind in " ".join(text.split())
+    usual = exporting.DEFAULTS
+    assert defaults == [usual.margin, usual.storage, usual.kernels]

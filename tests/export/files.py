@@ -5,6 +5,7 @@ import numpy as np
 from export import flatbuffer, tflite, weights
 from export.interpreter import Interpreter
 from export.model_file import pack, parse
+from export.runtime_model import runtime_model
 from qgen_tf.quantization import calibrate, inference_model, quantize_model
 from tests import harness
 
@@ -33,7 +34,7 @@ def steps_off(network, content, images=None, **settings):
       **settings: of the interpreter.
     """
     images = harness.test_images() if images is None else images
-    wanted = network.model(images).numpy()
+    wanted = runtime_model(network)(images).numpy()
     assert wanted.shape == (len(images), 10) and len(np.unique(wanted)) > 9
     interpreter = Interpreter(content, **settings)
     step = harness.output_step(network)

@@ -7,13 +7,13 @@ ExportError. Run by hand for longer than the test does:
   python -m tests.export.fuzz --repeat=failing.tflite
 """
 
+import argparse
 import functools
 import pathlib
 import sys
 
 import numpy as np
 import tqdm
-from absl import app, flags
 
 from export import flatbuffer, sandbox, tflite, weights
 from export.model_file import pack, parse
@@ -25,11 +25,6 @@ from qgen_tf.quantization import (
     quantize_model,
 )
 from tests import harness
-
-_MUTATIONS = flags.DEFINE_integer("mutations", 2000, "how many.")
-_SEED = flags.DEFINE_integer("seed", 0, "of the mutations.")
-_OUTPUT = flags.DEFINE_string("output", "failing.tflite", "what is not noticed")
-_REPEAT = flags.DEFINE_string("repeat", None, "a file to try instead.")
 
 _WORDS = (0, 1, 2, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 4, 2**32 - 1)
 
@@ -169,30 +164,46 @@ def try_file(network, content, child):
     return refusals
 
 
-def _main(_):
+def _arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--mutations", type=int, default=2000, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
+    parser.add_argument(
+        "--output", default="failing.tflite", help="what is not noticed"
+    )
+    parser.add_argument("--repeat", help="a file to try instead")
+    return parser.parse_args()
+
+
+def _main():
+    arguments = _arguments()
     with sandbox.Sandbox(timeout=20.0) as child:
-        if _REPEAT.value:
-            content = pathlib.Path(_REPEAT.value).read_bytes()
+        if arguments.repeat:
+            content = pathlib.Path(arguments.repeat).read_bytes()
             for network, _ in originals().values():
                 print(try_file(network, content, child))
             return
         counts = {}
         for how, network, content in tqdm.tqdm(
-            mutations(_SEED.value, _MUTATIONS.value), total=_MUTATIONS.value
+            mutations(arguments.seed, arguments.mutations),
+            total=arguments.mutations,
         ):
             try:
                 refusals = try_file(network, content, child)
             except BaseException:
-                pathlib.Path(_OUTPUT.value).write_bytes(content)
+                pathlib.Path(arguments.output).write_bytes(content)
                 print(
                     f"not noticed: {how}. Repeat it with python -m "
-                    f"tests.export.fuzz --repeat={_OUTPUT.value}",
+                    f"tests.export.fuzz --repeat={arguments.output}",
                     file=sys.stderr,
                 )
                 raise
             for what in (*refusals, *("crash" for _ in _crashes(refusals))):
                 counts[what] = counts.get(what, 0) + 1
-    print(f"{_MUTATIONS.value} mutations; refused by {counts}")
+    print(f"{arguments.mutations} mutations; refused by {counts}")
 
 
 def _crashes(refusals):
@@ -200,4 +211,4 @@ def _crashes(refusals):
 
 
 if __name__ == "__main__":
-    app.run(_main)
+    _main()

@@ -94,7 +94,7 @@ def test_text_and_page_are_beside_the_record(verified):
     assert text == tables.verification_text(record) + "\n"
     for part in (
         "same gap as the trained model: same",
-        "equivalence within 0.5 points: p = ",
+        "equivalent within 0.5 points: yes, p = ",
         f"train: 200 examples, accuracy {record['train']['accuracy']:.2f} %",
         "McNemar p = ",
         f"file: {record['num_bytes']} bytes, int8 weights, run by xnnpack; in "
