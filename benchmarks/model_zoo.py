@@ -46,8 +46,8 @@ layers with quantized weights; *left alone* those that are not known and stay
 float. *Float ops* are operators of the W8A8 file that compute in float. Every
 weight, bias and scale of both integer files is that of the network (the
 command fails otherwise). *Steps* is the largest difference of a logit between
-the W8A8 file and the deployed network on {num_test} other digits, in steps of
-the output's grid.
+the W8A8 file and the deployed network in the arithmetic of XNNPACK on
+{num_test} other digits, in steps of the output's grid.
 
 {table}
 """
