@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import run_on_device
+from export.interpreter import on_grid
 from qgen_tf import errors
 from qgen_tf.measures import Evaluation
 
@@ -269,8 +270,8 @@ def _stored(images: np.ndarray, model: run_on_device.Model) -> np.ndarray:
     if model.is_float:
         return images.astype("<f4")
     scale, zero_point = model.input["quantization"]
-    levels = np.rint(images / np.float32(scale)) + zero_point
-    return (np.clip(levels, -128, 127) + 128).astype(np.uint8)
+    levels = on_grid(images, scale, zero_point, np.int8)
+    return (levels + 128).astype(np.uint8)
 
 
 def _write_archive(path: pathlib.Path, folder: pathlib.Path) -> None:

@@ -10,16 +10,15 @@ from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
 from export.flatbuffer import owners
-from export.interpreter import KERNELS
+from export.interpreter import KERNELS, on_grid
 from export.model_file import operator_name, pack, parse
-from export.runtime_model import runtime_model
+from export.runtime_model import fused_before, runtime_model
 from export.weights import expand
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
 from qgen_tf.quantization.grids import ActivationGrid
 from qgen_tf.quantization.inference import InferenceModel
-from qgen_tf.quantization.quantize_registry import Role, role
 
 _BATCH_SIZE = 32
 
@@ -128,12 +127,8 @@ def _tensors(network: InferenceModel, model: schema.ModelT) -> dict[str, int]:
     grids = {}
     for layer in network.model.layers:
         if isinstance(layer, ActivationGrid):
-            grids[layer.name] = layer
-            (source,) = sources[layer.name]
-            grids[source.name] = layer
-            while role(source) is Role.RELU:
-                (source,) = sources[source.name]
-                grids[source.name] = layer
+            for fused in (layer, *fused_before(sources, layer)):
+                grids[fused.name] = layer
     found = {}
     for operator in model.subgraphs[0].operators:
         if operator_name(model, operator) in _MOVES:
@@ -186,8 +181,7 @@ class _Probe:
         try:
             self._runtime.allocate_tensors()
             scale, zero_point = self._input["quantization"]
-            levels = np.rint(images * (np.float32(1.0) / np.float32(scale)))
-            levels = np.clip(levels + zero_point, -128, 127)
+            levels = on_grid(images, scale, zero_point, np.int8)
             self._runtime.set_tensor(index, levels.astype(np.int8))
             self._runtime.invoke()
         except (ValueError, RuntimeError) as error:

@@ -178,13 +178,13 @@ class Interpreter:
         if self._input.scale is None:
             np.copyto(target, images)
             return
-        steps = self._steps[: len(images)]
-        limits = np.iinfo(self._input.dtype)
-        # by the reciprocal, as the network's own quantizer
-        np.multiply(images, np.float32(1.0) / self._input.scale, out=steps)
-        np.rint(steps, out=steps)
-        steps += self._input.zero_point
-        np.clip(steps, limits.min, limits.max, out=steps)
+        steps = on_grid(
+            images,
+            self._input.scale,
+            self._input.zero_point,
+            self._input.dtype,
+            out=self._steps[: len(images)],
+        )
         np.copyto(target, steps, casting="unsafe")
 
     @contextlib.contextmanager
@@ -202,6 +202,33 @@ class Interpreter:
             raise errors.ExportError(
                 f"the runtime cannot run this file{what}: {reason}"
             ) from error
+
+
+def on_grid(
+    images: np.ndarray,
+    scale: float | np.float32,
+    zero_point: float | np.float32,
+    dtype: type,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rounds images to the grid of an integer input, halves to even.
+
+    Args:
+      images: float32.
+      scale: of the input.
+      zero_point: of the input.
+      dtype: of the input, whose limits cut the images off.
+      out: float32, to write to.
+
+    Returns:
+      Whole numbers, float32.
+    """
+    limits = np.iinfo(dtype)
+    # by the reciprocal, as the network's own quantizer
+    steps = np.multiply(images, np.float32(1.0) / np.float32(scale), out=out)
+    np.rint(steps, out=steps)
+    steps += np.float32(zero_point)
+    return np.clip(steps, limits.min, limits.max, out=steps)
 
 
 @dataclasses.dataclass(frozen=True)

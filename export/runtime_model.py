@@ -49,7 +49,7 @@ class SumGrid(ActivationGrid):
         Args:
           grid: of the output.
           input_step: step size of the inputs of the sums.
-          weight_steps: float32 [channels] or a scalar, of the weights.
+          weight_steps: float32 [channels] or [1], of the weights.
           count: how many sums a mean is of.
           limit: value at which an activation has cut the outputs, if it has.
         """
@@ -146,7 +146,8 @@ def runtime_model(
         copy = functools.partial(copied, layer)
         if type(layer) is not ActivationGrid:
             return apply(copy)
-        source, limit = _behind_relu(sources, layer)
+        *relus, source = fused_before(sources, layer)
+        limit = getattr(relus[-1], "max_value", None) if relus else None
         input_grid = _input_grid(source)
         weight_steps, count = np.ones(1, np.float32), 1
         if isinstance(source, layers.GlobalAveragePooling2D):
@@ -162,23 +163,29 @@ def runtime_model(
             np.float32(input_grid.step_size),
             weight_steps,
             count=count,
-            limit=limit,
+            limit=None if limit is None else float(limit),
         )
         return apply(grid)
 
     return graph.rebuild(network.model, call, name=network.model.name)
 
 
-def _behind_relu(
-    sources: dict[str, list[Layer]], layer: Layer
-) -> tuple[Layer, float | None]:
-    """Returns what computes a grid's inputs, and where a ReLU cuts them."""
-    source = sources[layer.name][0]
-    limit = None
-    while role(source) is Role.RELU:
-        limit = getattr(source, "max_value", None)
-        source = sources[source.name][0]
-    return source, None if limit is None else float(limit)
+def fused_before(
+    sources: dict[str, list[Layer]], grid: ActivationGrid
+) -> list[Layer]:
+    """Returns what one operator computes for a grid, the last layer first.
+
+    Args:
+      sources: from `graph.producers`.
+      grid: a layer of that network.
+
+    Returns:
+      Any number of ReLUs, and what is before them.
+    """
+    fused = [sources[grid.name][0]]
+    while role(fused[-1]) is Role.RELU:
+        fused.append(sources[fused[-1].name][0])
+    return fused
 
 
 def _input_grid(layer: Layer) -> ActivationGrid | None:
