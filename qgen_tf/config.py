@@ -22,8 +22,16 @@ def default_config() -> ml_collections.ConfigDict:
                 # image_folder:<path>
                 "name": "digits",
                 "image_size": 16,  # pixels a side; images are resized to it
+                # side of the square in the middle that is resized to
+                # evaluate, in units of the shorter side; 0 = whole image
+                "center_crop": 0.0,
+                # auto (of the data set), imagenet, symmetric ([-1, 1]), caffe
+                "normalization": "auto",
                 "num_train": 0,  # examples, a fixed random subset; 0 = all
                 "num_test": 0,  # examples, a fixed random subset; 0 = all
+                # smallest share of the area of a random window that is resized
+                # to train on; 0 = off
+                "random_resized_crop": 0.0,
                 "crop_padding": 0,  # pixels; random crop after padding
                 "flip": False,  # random horizontal flip
                 "rand_augment": 0.0,  # magnitude in [0, 1]; 0 = off
@@ -32,8 +40,12 @@ def default_config() -> ml_collections.ConfigDict:
             },
             # name and keyword arguments of a function in qgen_tf.models
             "model": {"name": "nin", "width": 32, "depth": 3, "dropout": 0.0},
-            # the float model, trained from scratch
+            # the float model
             "training": {
+                # path of a file of weights to start from, .safetensors, .npz
+                # or .weights.h5; "imagenet" for those of tf_keras.applications;
+                # "" starts from scratch
+                "pretrained": "",
                 "epochs": 20,
                 "batch_size": 64,
                 "optimizer": "adamw",  # adamw or sgd (momentum 0.9)
@@ -53,6 +65,7 @@ def default_config() -> ml_collections.ConfigDict:
                 "activation_bits": 32,  # 2..8; 32 leaves activations float
                 "first_last_bits": 8,  # first and last layer, both kinds
                 "per_axis": True,  # one step a channel (conv), else a tensor
+                "per_axis_dense": False,  # the same of dense layers
                 # (pattern of layer names, weight_bits, activation_bits); the
                 # first that matches decides. A model of 32 and 32 bits is
                 # float all the same.

@@ -11,16 +11,26 @@ from typing import Any
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.models.applications import load_imagenet
 from qgen_tf.models.mobilenet import mobilenet_v2
 from qgen_tf.models.nin import nin
+from qgen_tf.models.pretrained import load_pretrained
 from qgen_tf.models.resnet import resnet18, resnet20, resnet50
+from qgen_tf.models.swin import cifar_swin, swin_tiny
+from qgen_tf.models.vit import cifar_vit, deit_small, deit_tiny, vit_small
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
+    "cifar_swin": cifar_swin,
+    "cifar_vit": cifar_vit,
+    "deit_small": deit_small,
+    "deit_tiny": deit_tiny,
     "mobilenet_v2": mobilenet_v2,
     "nin": nin,
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet50": resnet50,
+    "swin_tiny": swin_tiny,
+    "vit_small": vit_small,
 }
 
 
@@ -64,3 +74,21 @@ def build(
             f"model {name!r} cannot be built from {arguments} for images of "
             f"{input_shape}: {error}"
         ) from error
+
+
+def start_from(model: keras.Model, pretrained: str) -> None:
+    """Gives a model the weights that a config names.
+
+    Args:
+      model: a float model.
+      pretrained: the `training.pretrained` of the config.
+
+    Raises:
+      ConfigError: there are no weights of that name for the model.
+      DataError: they cannot be downloaded.
+      ModelError: the file does not fit the model.
+    """
+    if pretrained == "imagenet":
+        load_imagenet(model)
+    elif pretrained:
+        load_pretrained(model, pretrained)

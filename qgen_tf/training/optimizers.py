@@ -16,7 +16,10 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 
 # Shrinking these would change the function, or the grid, without shrinking
 # the weights.
-_NO_WEIGHT_DECAY = ["bias", "gamma", "beta", "log_step"]
+_NO_WEIGHT_DECAY = [
+    *("bias", "gamma", "beta", "log_step"),
+    *("position_embedding", "class_token"),
+]
 
 
 def build(

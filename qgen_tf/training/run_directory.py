@@ -31,6 +31,7 @@ from typing import Any
 import ml_collections
 
 from qgen_tf import errors
+from qgen_tf.config import default_config
 from qgen_tf.quantization import FLOAT_BITS
 
 TRAINED_FILE = "train.json"
@@ -161,9 +162,14 @@ class RunDirectory:
     def config(self) -> ml_collections.ConfigDict:
         """What determines the trained model, with `name`.
 
-        Of `quantization`, a float model has the bits only.
+        Fields that are newer than the run have their defaults, and so have
+        those of `quantization` that a float model does not depend on.
         """
-        return ml_collections.ConfigDict(self.read_json("config.json"))
+        content = self.read_json("config.json")
+        defaults = default_config().to_dict()
+        for section in ("dataset", "training", "quantization"):
+            content[section] = defaults[section] | content[section]
+        return ml_collections.ConfigDict(content)
 
     @property
     def label(self) -> str:

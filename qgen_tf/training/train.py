@@ -73,6 +73,7 @@ def train(
         else:
             keras.utils.set_random_seed(config.seed)
             model = _float_model(config, splits)
+            models.start_from(model, config.training.pretrained)
         run = RunDirectory.create(workdir, config)
         _fit(run, model, teacher, config, splits)
     return run

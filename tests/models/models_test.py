@@ -7,28 +7,55 @@ import pytest
 
 from qgen_tf import errors, models
 from qgen_tf.compat import keras
+from qgen_tf.layers import (
+    AttentionBias,
+    CyclicShift,
+    MatMul,
+    PositionEmbedding,
+)
 from qgen_tf.quantization import graph
 
 layers = keras.layers
 
+_VIT = {"width": 8, "depth": 2, "num_heads": 2, "patch_size": 4}
+_SWIN = {"width": 8, "depths": (2, 1), "num_heads": (1, 2), "patch_size": 2}
+
 # arguments that make a model quick to build
 SMALL = {
+    "cifar_swin": _SWIN,
+    "cifar_vit": _VIT,
+    "deit_small": _VIT,
+    "deit_tiny": _VIT,
     "mobilenet_v2": {"alpha": 0.1},
     "nin": {"width": 4},
     "resnet18": {"width": 4},
     "resnet20": {"width": 4},
     "resnet50": {"width": 4},
+    "swin_tiny": {**_SWIN, "window_size": 4},
+    "vit_small": _VIT,
 }
 PRIMITIVES = {
+    AttentionBias,
+    CyclicShift,
+    MatMul,
+    PositionEmbedding,
+    layers.Activation,
     layers.Add,
     layers.BatchNormalization,
     layers.Conv2D,
+    layers.Cropping1D,
     layers.Dense,
     layers.DepthwiseConv2D,
+    layers.Flatten,
+    layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
     layers.InputLayer,
+    layers.LayerNormalization,
     layers.MaxPooling2D,
+    layers.Permute,
     layers.ReLU,
+    layers.Reshape,
+    layers.Softmax,
 }
 
 
@@ -73,6 +100,10 @@ def test_names_of_layers_are_the_same_in_each_build(name):
         ({"name": "resnet18", "stem": "imagenet"}, 224, 1000, 11_689_512),
         ({"name": "resnet50", "stem": "imagenet"}, 224, 1000, 25_557_032),
         ({"name": "mobilenet_v2", "stem": "imagenet"}, 224, 1000, 3_504_872),
+        # timm's
+        ({"name": "deit_tiny"}, 224, 1000, 5_717_416),
+        ({"name": "deit_small"}, 224, 1000, 22_050_664),
+        ({"name": "swin_tiny"}, 224, 1000, 28_288_354),
     ],
 )
 def test_published_number_of_parameters(config, size, classes, trainable):
@@ -99,7 +130,7 @@ def test_arguments_reach_the_model():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"name": "vgg"}, r"'vgg' is unknown: choose one of \['mobilenet_v2',"),
+        ({"name": "vgg"}, r"'vgg' is unknown: choose one of \['cifar_swin',"),
         ({"name": "nin", "stem": "cifar"}, "model.stem is not an argument"),
         ({"name": "resnet20", "stem": "cifar"}, r"takes \['depth', 'width'\]"),
         ({"name": "nin", "num_classes": 3}, "model.num_classes is not an arg"),

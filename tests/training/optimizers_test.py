@@ -44,12 +44,13 @@ def test_weight_decay_shrinks_kernels_only(name):
         warmup_steps=0,
     )
     names = ("kernel", "bias", "gamma", "beta", "kernel_log_step")
+    names += ("position_embedding", "class_token", "relative_position_bias")
     variables = [tf.Variable([1.0], name=name) for name in names]
     optimizer.build(variables)
     optimizer.apply_gradients([(tf.zeros(1), each) for each in variables])
     values = {each.name.split(":")[0]: float(each[0]) for each in variables}
     assert values["kernel"] == pytest.approx(1.0 - 0.1 * 0.5)
-    assert [values[name] for name in names[1:]] == [1.0] * 4
+    assert [values[name] for name in names[1:]] == [1.0] * 7
 
 
 @pytest.mark.parametrize(
