@@ -10,6 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.quantization.constants import AddedConstant
 from qgen_tf.quantization.grids import ActivationGrid
 
 
@@ -37,4 +38,20 @@ class FakeQuantActivation(keras.layers.Layer):
             inputs = tf.maximum(inputs, self._cut)
         return tf.quantization.fake_quant_with_min_max_args(
             inputs, self._low, self._high
+        )
+
+
+class FakeQuantConstant(keras.layers.Layer):
+    """A constant that is added, with its grid as the converter reads it."""
+
+    def __init__(self, layer: AddedConstant):
+        super().__init__(name=layer.name)
+        self._values = layer.grid.values
+        self._low = -128.0 * float(layer.grid.step_size)
+        self._high = 127.0 * float(layer.grid.step_size)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the sum."""
+        return inputs + tf.quantization.fake_quant_with_min_max_args(
+            self._values, self._low, self._high
         )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from export.constants import read_constants
 from export.model_file import (
     computes_in_float,
     damage_reported,
     operator_name,
+    owners,
     parse,
 )
+from export.norms import norm_constants
 from export.weights import FileWeight, read_weights
 from qgen_tf import errors
 from qgen_tf.quantization import graph as keras_graph
@@ -55,6 +58,7 @@ def check(
         if network.weight_grids:
             require_integers(network, model, allow_float)
             _check_weights(network, weights, allow_float)
+            _check_constants(network, model)
             _check_activations(network, model)
             _check_ends(network, model)
 
@@ -119,22 +123,6 @@ def float_layers(
     return {layer: sorted(kinds) for layer, kinds in sorted(found.items())}
 
 
-def owners(path: str, names: Collection[str]) -> set[str]:
-    """Returns the layers that a tensor of the file comes from.
-
-    Args:
-      path: names of operations, as `model/layer/operation`, separated by
-        semicolons.
-      names: of all layers, which may hold slashes themselves.
-    """
-    owners = set()
-    for part in path.split(";"):
-        _, _, inner = part.partition("/")
-        matches = [name for name in names if inner.startswith(f"{name}/")]
-        owners.update(sorted(matches, key=len)[-1:])
-    return owners
-
-
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -178,6 +166,27 @@ def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
         raise errors.ExportError(
             f"layer {name!r}: {wrong} of {found.bias.size} bias integers "
             "differ between the file and the network."
+        )
+
+
+def _check_constants(network: InferenceModel, model: schema.ModelT) -> None:
+    """Raises if what is added, or scales a norm, is not as in the network."""
+    wanted = {
+        name: (grid.levels, np.float32(grid.step_size))
+        for name, grid in network.constant_grids.items()
+    }
+    for name, grid in network.norm_grids.items():
+        wanted |= norm_constants(name, grid)
+    found = read_constants(model, wanted)
+    for name, (levels, step_size) in wanted.items():
+        there, scale = found[name]
+        if not np.array_equal(there, levels.reshape(-1)):
+            raise errors.ExportError(
+                f"constant {name!r} has other levels in the file than in the "
+                "network."
+            )
+        _check_scales(
+            f"constant {name!r}:", np.array([scale]), np.array([step_size])
         )
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization.affine import ChannelAffine
+from qgen_tf.quantization.layer_norm import DeployedLayerNorm
 
 layers = keras.layers
 Operation: TypeAlias = Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -24,7 +25,7 @@ _INT8_MAX = 127
 
 
 class PlaceholderLinear(keras.layers.Layer):
-    """A layer with weights whose integers are written later.
+    """A layer whose integers, or operators, are written later.
 
     The step size of its weight is the number of the layer, by which its
     operator is found in the file; no two operators can share a weight.
@@ -139,7 +140,8 @@ _OPERATIONS: dict[type, Operation] = {
     layers.DepthwiseConv2D: _depthwise,
     layers.Dense: _dense,
     ChannelAffine: _affine,
+    DeployedLayerNorm: _affine,
 }
 
 # axes that an operator has between the batch and the channels
-_SPACES = {layers.Dense: (), ChannelAffine: (1, 1)}
+_SPACES = {layers.Dense: (), ChannelAffine: (1, 1), DeployedLayerNorm: (1, 1)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -89,3 +89,19 @@ def computes_in_float(model: schema.ModelT, operator: schema.OperatorT) -> bool:
         for index in [*operator.inputs, *operator.outputs]
         if index >= 0
     )
+
+
+def owners(path: str, names: Collection[str]) -> set[str]:
+    """Returns the layers that a tensor of the file comes from.
+
+    Args:
+      path: names of operations, as `model/layer/operation`, separated by
+        semicolons.
+      names: of all layers, which may hold slashes themselves.
+    """
+    owners = set()
+    for part in path.split(";"):
+        _, _, inner = part.partition("/")
+        matches = [name for name in names if inner.startswith(f"{name}/")]
+        owners.update(sorted(matches, key=len)[-1:])
+    return owners

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from export.model_file import pack
+from export.file_graph import FileGraph
 from export.packing import packed
 from export.weights import LAYOUTS, TYPES
 
@@ -122,7 +121,7 @@ def _content(
     shape = np.array(kind.outputs, np.int32)
     flat_shape = np.array([1, shape.prod()], np.int32)
     weight_data = packed(levels, num_bits)
-    graph = _Graph()
+    graph = FileGraph()
     inputs = graph.tensor(kind.inputs, int8, [1.0])
     weight = graph.tensor(
         kind.weight, TYPES[num_bits], scales, layout.channels, weight_data
@@ -147,73 +146,3 @@ def _content(
         schema.ReshapeOptionsT(newShape=flat_shape),
     )
     return graph.file(inputs, flat)
-
-
-class _Graph:
-    """A file in the making; tensors are known by their numbers."""
-
-    def __init__(self) -> None:
-        self._graph = schema.SubGraphT(tensors=[], operators=[])
-        self._model = schema.ModelT(
-            version=3,
-            buffers=[schema.BufferT()],  # number 0 stands for no data
-            operatorCodes=[],
-            subgraphs=[self._graph],
-        )
-
-    def tensor(
-        self,
-        shape: Sequence[int] | np.ndarray,
-        kind: int,
-        scales: Sequence[float] = (),
-        axis: int = 0,
-        data: np.ndarray | None = None,
-    ) -> int:
-        """Adds a tensor and returns its number."""
-        tensor = schema.TensorT(shape=np.array(shape, np.int32), type=kind)
-        if scales:
-            tensor.quantization = schema.QuantizationParametersT(
-                scale=np.array(scales, np.float32),
-                zeroPoint=np.zeros(len(scales), np.int64),
-                quantizedDimension=axis,
-            )
-        if data is not None:
-            tensor.buffer = len(self._model.buffers)
-            values = np.frombuffer(data.tobytes(), np.uint8)
-            self._model.buffers.append(schema.BufferT(data=values))
-        self._graph.tensors.append(tensor)
-        return len(self._graph.tensors) - 1
-
-    def operator(
-        self,
-        name: str,
-        inputs: Sequence[int],
-        output: int,
-        options: Any,
-        version: int = 1,
-    ) -> None:
-        """Adds an operator."""
-        number = getattr(schema.BuiltinOperator, name)
-        self._model.operatorCodes.append(
-            schema.OperatorCodeT(
-                builtinCode=number,
-                deprecatedBuiltinCode=number,
-                version=version,
-            )
-        )
-        kind = type(options).__name__.removesuffix("T")
-        self._graph.operators.append(
-            schema.OperatorT(
-                opcodeIndex=len(self._model.operatorCodes) - 1,
-                inputs=np.array(inputs, np.int32),
-                outputs=np.array([output], np.int32),
-                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
-                builtinOptions=options,
-            )
-        )
-
-    def file(self, inputs: int, outputs: int) -> bytes:
-        """Returns the file."""
-        self._graph.inputs = np.array([inputs], np.int32)
-        self._graph.outputs = np.array([outputs], np.int32)
-        return pack(self._model)

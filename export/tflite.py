@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -9,20 +10,24 @@ import tensorflow as tf
 from tensorflow.lite.python import convert_phase
 
 from export import model_file
-from export.fake_quant import FakeQuantActivation
+from export.constants import write_constants
+from export.fake_quant import FakeQuantActivation, FakeQuantConstant
 from export.flatbuffer import require_integers
 from export.float_layers import FencedLayer, remove_fences
 from export.linear import PlaceholderLinear
+from export.norms import write_norms
 from export.weights import STORAGES, set_storage, write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
+from qgen_tf.quantization.constants import AddedConstant
 from qgen_tf.quantization.grids import (
     ActivationGrid,
     WeightGrid,
     grid_of,
 )
 from qgen_tf.quantization.inference import InferenceModel
+from qgen_tf.quantization.layer_norm import NormGrid
 from qgen_tf.quantization.quantize_registry import Role, activation_name, role
 
 Layer: TypeAlias = keras.layers.Layer
@@ -65,12 +70,16 @@ def convert(
         )
     _require_ends(network)
     integers = _integer_layers(network)
+    norms = network.norm_grids
     quantized = bool(network.weight_grids)
-    content = _convert(_exported(network, integers), quantized=quantized)
+    content = _convert(_exported(network, integers, norms), quantized=quantized)
     if not quantized:
         return content
     model = model_file.parse(content)
     remove_fences(model)
+    names = [layer.name for layer in network.model.layers]
+    write_constants(model, network.constant_grids, names)
+    write_norms(model, norms, first=1 + len(integers))
     write_weights(model, integers)
     set_storage(model, storage)
     require_integers(network, model, allow_float)
@@ -122,10 +131,14 @@ def _integer_layers(network: InferenceModel) -> dict[str, WeightGrid]:
 
 
 def _exported(
-    network: InferenceModel, integers: dict[str, WeightGrid]
+    network: InferenceModel,
+    integers: dict[str, WeightGrid],
+    norms: dict[str, NormGrid],
 ) -> keras.Model:
     """Returns the network in the terms of the converter."""
-    numbers = {name: index for index, name in enumerate(integers, start=1)}
+    shapes = {name: grid.levels.shape for name, grid in integers.items()}
+    shapes |= {name: grid.gamma_levels.shape for name, grid in norms.items()}
+    numbers = {name: index for index, name in enumerate(shapes, start=1)}
     producers = graph.producers(network.model)
 
     def call(layer: Layer, apply: Callable[..., Any]) -> Any:
@@ -136,14 +149,28 @@ def _exported(
             return apply(
                 FakeQuantActivation(layer, after_relu=_ends_in_relu(source))
             )
-        if layer.name in integers:
-            shape = integers[layer.name].levels.shape
-            number = numbers[layer.name]
+        if layer.name in numbers:
+            shape, number = shapes[layer.name], numbers[layer.name]
             return apply(PlaceholderLinear(layer, shape, number))
+        if isinstance(layer, AddedConstant) and network.weight_grids:
+            return apply(FakeQuantConstant(layer))
+        if isinstance(layer, keras.layers.Reshape):
+            return apply(functools.partial(_reshape, layer))
         is_float = network.weight_grids and layer.weights
         return apply(FencedLayer(layer) if is_float else layer)
 
     return graph.rebuild(network.model, call, name=network.model.name)
+
+
+def _reshape(layer: Layer, inputs: Any) -> Any:
+    """Reshapes all but the batch, without a look at its size.
+
+    Keras computes the shape, and what comes behind a shape that is computed
+    has no place in the runtime's plan: XNNPACK does not take it.
+    """
+    return tf.reshape(
+        inputs, (-1, *layer.output_shape[1:]), name=f"{layer.name}/Reshape"
+    )
 
 
 def _ends_in_relu(layer: Layer) -> bool:

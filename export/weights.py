@@ -108,7 +108,7 @@ def write_weights(
     """
     names: dict[float | None, str] = dict(enumerate(grids, start=1))
     for operator in model.subgraphs[0].operators:
-        name = names.pop(_placeholder_number(model, operator), None)
+        name = names.pop(placeholder_number(model, operator), None)
         if name is not None:
             _write(model, operator, name, grids[name])
     if names:
@@ -154,7 +154,7 @@ def expand(content: bytes) -> bytes:
     return pack(model)
 
 
-def _placeholder_number(
+def placeholder_number(
     model: schema.ModelT, operator: schema.OperatorT
 ) -> float | None:
     """Returns the step size of an operator's int8 weight, if it has one."""

@@ -4,6 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.layers import (
+    AttentionBias,
+    CyclicShift,
+    MatMul,
+    PositionEmbedding,
+)
 from tests import harness
 
 layers = keras.layers
@@ -51,6 +57,30 @@ def _preactivation(x):
     y = layers.ReLU()(_norm(y))
     y = layers.Conv2D(6, 3, padding="same", use_bias=False)(y)
     return layers.Add()([x, y])
+
+
+def _attention(x):
+    """Two heads over tokens with positions, the first of which is read."""
+    x = layers.Reshape((36, 6))(x)
+    x = PositionEmbedding(class_token=True, name="position")(x)
+    heads = [layers.Reshape((37, 2, 3))(layers.Dense(6)(x)) for _ in range(3)]
+    query, key, value = (layers.Permute((2, 1, 3))(head) for head in heads)
+    weights = layers.Softmax()(MatMul(transpose_b=True)([query, key]))
+    x = layers.Permute((2, 1, 3))(MatMul()([weights, value]))
+    x = layers.Cropping1D((0, 30))(layers.Reshape((37, 6))(x))
+    return layers.GlobalAveragePooling1D()(x)
+
+
+def _windows(x):
+    """Attention weights of four windows of 3x3 that were shifted."""
+    x = CyclicShift(1)(x)
+    x = layers.Reshape((2, 3, 2, 18))(x)
+    x = layers.Permute((1, 3, 2, 4))(x)
+    x = layers.Reshape((4, 9, 6))(x)
+    scores = MatMul(transpose_b=True)([layers.Dense(6)(x), x])
+    regions = [[0] * 9, [0] * 6 + [1] * 3, [0, 0, 1] * 3, [0, 1, 2] * 3]
+    scores = AttentionBias(3, 1, regions, name="bias")(scores)
+    return MatMul()([layers.Softmax()(scores), x])
 
 
 def _hard_swish(x):
@@ -140,6 +170,8 @@ NETS = {
     "nested": _nested,
     "sequential": _sequential,
     "layer_norm": _net(layers.LayerNormalization),
+    "attention": _net(_attention),
+    "windows": _net(_windows),
 }
 
 

@@ -15,7 +15,14 @@ import numpy as np
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import affine, graph, grids, runtime_layers
+from qgen_tf.quantization import (
+    affine,
+    constants,
+    graph,
+    grids,
+    runtime_layers,
+)
+from qgen_tf.quantization.layer_norm import DeployedLayerNorm, NormGrid
 from qgen_tf.quantization.primitives import primitive_model
 from qgen_tf.quantization.quantize import (
     QuantizeWrapper,
@@ -53,6 +60,20 @@ class InferenceModel:
     affine_grids: dict[str, grids.WeightGrid] = dataclasses.field(
         default_factory=dict
     )
+
+    @property
+    def constant_grids(self) -> dict[str, grids.WeightGrid]:
+        """Name of an `AddedConstant` of `model` to the grid of its values."""
+        return self._grids_of(constants.AddedConstant)
+
+    @property
+    def norm_grids(self) -> dict[str, NormGrid]:
+        """Name of a LayerNormalization between two grids to its integers."""
+        return self._grids_of(DeployedLayerNorm)
+
+    def _grids_of(self, kind: type[Layer]) -> dict[str, Any]:
+        found = [x for x in self.model.layers if isinstance(x, kind)]
+        return {layer.name: layer.grid for layer in found}
 
     @property
     def name(self) -> str:
@@ -153,6 +174,29 @@ def _affine(inner: Layer, inputs: Any) -> Any:
     )
 
 
+def _constant(layer: Layer, inputs: Any) -> Any:
+    """Adds the constant of a layer, on its grid if it has one."""
+    inner = unwrapped(layer)
+    if not (isinstance(layer, QuantizeWrapper) and layer._weight_vars):
+        return copied(inner, inputs)
+    ((latent, quantizer, variables),) = layer._weight_vars
+    grid = quantizer.grid(latent, variables)
+    grid = dataclasses.replace(
+        grid,
+        levels=_expanded(inner, grid.levels).astype(np.int8),
+        latent=_expanded(inner, grid.latent),
+    )
+    return constants.added_constant(inputs, grid, name=inner.name)
+
+
+def _expanded(layer: Layer, weight: np.ndarray) -> np.ndarray:
+    """Returns the constant that a layer makes of its weight."""
+    copy = type(layer).from_config(layer.get_config())
+    copy.build(layer.input_shape)
+    copy.set_weights([weight])
+    return copy.constant().numpy()
+
+
 class _Builder:
     """Builds the deployed layers of a trained model, call by call."""
 
@@ -167,6 +211,8 @@ class _Builder:
         grid = _output_grid(layer)
         if role(inner) is Role.LINEAR:
             outputs = apply(lambda tensor: self._linear(layer, tensor)(tensor))
+        elif role(inner) is Role.CONSTANT:
+            outputs = apply(functools.partial(_constant, layer))
         elif self._vanishes(inner):
             outputs = apply(lambda tensor: tensor)
         elif role(inner) is Role.AFFINE:

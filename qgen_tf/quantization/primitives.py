@@ -16,7 +16,9 @@ import numpy as np
 from tf_keras.src.engine.keras_tensor import KerasTensor
 
 from qgen_tf.compat import keras
+from qgen_tf.layers import AttentionBias, PositionEmbedding
 from qgen_tf.quantization import graph
+from qgen_tf.quantization.key_mask import KeyMask
 from qgen_tf.quantization.quantize_registry import WEIGHTS, activation_name
 
 layers = keras.layers
@@ -35,6 +37,9 @@ def primitive_model(model: keras.Model) -> keras.Model:
     | matrix product             |                                            |
     | activation other than ReLU | `Activation` behind the layer              |
     | swish                      | `<name>_sigmoid` and `Multiply`            |
+    | `PositionEmbedding` with   | `ZeroPadding1D` and one without, in whose  |
+    | a class token              | first row the token is                     |
+    | `AttentionBias` with mask  | `AttentionBias` without, and `KeyMask`     |
     | `x + y`, `x * y` on        | `Add`, `Multiply`, or `Rescaling` where    |
     | tensors, `tf.nn.relu(x)`   | one operand is a number; `ReLU`            |
 
@@ -55,9 +60,9 @@ def primitive_model(model: keras.Model) -> keras.Model:
 
 
 def _kind(layer: Layer) -> str:
-    """Returns the name of the layer's class; "" if it is not Keras's own."""
+    """Returns the name of the class; "" if it is neither Keras's nor ours."""
     module, name = type(layer).__module__, type(layer).__name__
-    return name if module.startswith("tf_keras.") else ""
+    return name if module.startswith(("tf_keras.", "qgen_tf.")) else ""
 
 
 def _unique_names(model: keras.Model) -> dict[int, str]:
@@ -202,6 +207,26 @@ def _matrix_product(layer: Layer) -> tuple[int, int] | None:
     return (contracted, len(free)) if is_product else None
 
 
+def _position_embedding(layer: Layer, name: str, x: Any) -> Any:
+    if layer.class_token is None:
+        return _copied(layer, name, x)
+    x = layers.ZeroPadding1D((1, 0), name=f"{name}_class_token")(x)
+    embedding = PositionEmbedding(trainable=layer.trainable, name=name)
+    outputs = embedding(x)
+    embedding.set_weights([layer.constant().numpy()])
+    return outputs
+
+
+def _attention_bias(layer: Layer, name: str, x: Any) -> Any:
+    if layer.mask is None:
+        return _copied(layer, name, x)
+    config = {**layer.get_config(), "mask": None, "name": name}
+    bias = AttentionBias.from_config(config)
+    outputs = bias(x)
+    graph.copy_weights(layer, bias)
+    return KeyMask(layer.mask, layer.num_heads, name=f"{name}_mask")(outputs)
+
+
 def _operator(layer: Layer, name: str, /, *args: Any, **kwargs: Any) -> Any:
     """Calls the layer that means the same as arithmetic on tensors, if any."""
     tensors = [arg for arg in args if isinstance(arg, KerasTensor)]
@@ -248,7 +273,9 @@ _OF_NUMBERS: dict[str, Callable[[float], tuple[float, float]]] = {
 
 _EXPANSIONS: dict[str, Call] = {
     "Activation": _activation,
+    "AttentionBias": _attention_bias,
     "EinsumDense": _einsum_dense,
+    "PositionEmbedding": _position_embedding,
     "SeparableConv2D": _separable_conv,
     "TFOpLambda": _operator,
 }

@@ -195,6 +195,7 @@ def quantize(
             # Constants of the local linear form: v passes inside the range, s
             # scales the rounding error inside and the end level outside. With
             # them held fixed the second derivatives agree with the first ones.
+            upstream = tf.convert_to_tensor(upstream)  # of tf.gather: slices
             passed = select(upstream)
             inner = functools.partial(_inner, like=step_size, fused=fused)
             if error_tells:

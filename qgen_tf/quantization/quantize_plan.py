@@ -12,6 +12,7 @@ from qgen_tf.compat import keras
 from qgen_tf.quantization import graph, quantizers
 from qgen_tf.quantization.quantize_configs import LayerQuantizeConfig
 from qgen_tf.quantization.quantize_registry import (
+    CONSTANTS,
     WEIGHTS,
     Role,
     fixed_grid,
@@ -24,6 +25,7 @@ from qgen_tf.quantization.quantize_scheme import FLOAT_BITS, BitScheme
 Layer: TypeAlias = keras.layers.Layer
 
 _INPUT_BITS = 8  # at fewer, a step size that trains pays
+_EXACT_BITS = 8  # of constants, and of exponents
 
 
 class Plan:
@@ -60,11 +62,17 @@ class Plan:
             )
             if bits != FLOAT_BITS:
                 weight = WEIGHTS[type(layer)]
-                per_axis = self._scheme.per_axis and weight.per_axis
+                per_axis = self._scheme.per_axis and (
+                    weight.per_axis or self._scheme.per_axis_dense
+                )
                 axes = weight.channel_axes if per_axis else ()
                 weights[weight.attribute] = self._quantizer(
                     self._family.weights, bits, axes=axes
                 )
+        elif role(layer) is Role.CONSTANT and not self._scheme.is_weight_only:
+            weights[CONSTANTS[type(layer)]] = self._quantizer(
+                self._family.weights, _EXACT_BITS, axes=()
+            )
         output = None
         if self._stands_on_a_grid(layer) and role(layer) is not Role.UNKNOWN:
             output = self.output_quantizer(layer)
@@ -85,6 +93,8 @@ class Plan:
         )
         if bits == FLOAT_BITS:
             return None
+        if self._is_exponent(layer):
+            bits = _EXACT_BITS
         if role(layer) is Role.FIXED:
             grid = fixed_grid(layer)
             return quantizers.FixedActivationQuantizer(
@@ -154,6 +164,13 @@ class Plan:
             names.append(layer.name)
             sources = self._producers[layer.name]
         return names
+
+    def _is_exponent(self, layer: Layer) -> bool:
+        """Whether softmax reads the output: an error there is a factor."""
+        return any(
+            isinstance(reader, keras.layers.Softmax)
+            for reader in self._consumers[layer.name]
+        )
 
     def _reaches_first_or_last(self, layer: Layer) -> bool:
         """Whether the output is at an end of the model, or read there."""

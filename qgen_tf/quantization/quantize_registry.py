@@ -8,6 +8,13 @@ import enum
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.layers import (
+    AttentionBias,
+    CyclicShift,
+    MatMul,
+    PositionEmbedding,
+)
+from qgen_tf.quantization.key_mask import KeyMask
 
 layers = keras.layers
 
@@ -36,7 +43,8 @@ class Role(enum.Enum):
     COMPUTE = "computes without weights, on a grid of its own"
     FIXED = "computes on the grid that the runtime gives it"
     SHAPE = "moves values about, on the grid of its input"
-    FLOAT = "computes in float between two grids"
+    CONSTANT = "adds a constant, which has 8 bits"
+    NORM = "normalizes in 16 bits between two grids"
     UNKNOWN = "left alone"
 
 
@@ -60,8 +68,15 @@ WEIGHTS: dict[type, Weight] = {
     layers.Dense: Weight("kernel", (-1,), per_axis=False),
 }
 
+# layers that add a constant, and the name of the weight that it is made of
+CONSTANTS: dict[type, str] = {
+    AttentionBias: "relative_position_bias",
+    PositionEmbedding: "position_embedding",
+}
+
 _ROLES: dict[type, Role] = {
     **dict.fromkeys(WEIGHTS, Role.LINEAR),
+    **dict.fromkeys(CONSTANTS, Role.CONSTANT),
     layers.BatchNormalization: Role.AFFINE,
     layers.Normalization: Role.AFFINE,
     layers.Rescaling: Role.AFFINE,
@@ -69,8 +84,12 @@ _ROLES: dict[type, Role] = {
     layers.Multiply: Role.COMPUTE,
     layers.Concatenate: Role.COMPUTE,
     layers.LeakyReLU: Role.COMPUTE,
+    layers.GlobalAveragePooling1D: Role.COMPUTE,
     layers.GlobalAveragePooling2D: Role.COMPUTE,
     layers.AveragePooling2D: Role.COMPUTE,
+    MatMul: Role.COMPUTE,
+    KeyMask: Role.COMPUTE,
+    CyclicShift: Role.SHAPE,
     layers.MaxPooling2D: Role.SHAPE,
     layers.GlobalMaxPooling2D: Role.SHAPE,
     layers.Flatten: Role.SHAPE,
@@ -78,10 +97,12 @@ _ROLES: dict[type, Role] = {
     layers.Permute: Role.SHAPE,
     layers.Dropout: Role.SHAPE,
     layers.SpatialDropout2D: Role.SHAPE,
+    layers.ZeroPadding1D: Role.SHAPE,
     layers.ZeroPadding2D: Role.SHAPE,
+    layers.Cropping1D: Role.SHAPE,
     layers.Cropping2D: Role.SHAPE,
     layers.Softmax: Role.FIXED,
-    layers.LayerNormalization: Role.FLOAT,
+    layers.LayerNormalization: Role.NORM,
 }
 
 # Activations by name, as in the layer `Activation` or in the argument
@@ -116,9 +137,11 @@ _SIGN_KEEPING = (
     layers.Add,
     layers.Multiply,
     layers.Concatenate,
+    layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
     layers.AveragePooling2D,
     layers.UpSampling2D,
+    MatMul,
 )
 
 
@@ -169,6 +192,8 @@ def is_fused(layer: keras.layers.Layer, reader: keras.layers.Layer) -> bool:
         return False
     if type(reader) is layers.BatchNormalization:
         return kind is Role.LINEAR
+    if type(reader) is KeyMask:
+        return kind is Role.CONSTANT
     sums = type(layer) is layers.Add
     return role(reader) is Role.RELU and (
         kind in (Role.LINEAR, Role.AFFINE) or sums
@@ -203,6 +228,9 @@ def _is_on_last_axis(layer: keras.layers.Layer) -> bool:
     if type(layer) is layers.BatchNormalization:
         rank = layer.input_spec.ndim if layer.built else 0
         return set(tf.nest.flatten(layer.axis)) <= {-1, rank - 1}
+    if type(layer) is layers.LayerNormalization:
+        rank = len(layer.input_shape) if layer.built else 0
+        return list(tf.nest.flatten(layer.axis)) in ([-1], [rank - 1])
     if type(layer) is layers.Normalization:
         return layer.axis in ((), (-1,), (3,))
     return not isinstance(layer, layers.Softmax) or layer.axis == -1

@@ -31,7 +31,8 @@ class BitScheme:
         of the activations that these two read, and of what the model reads
         and puts out.
       per_axis: one step size for each output channel of a convolution, else
-        one for each weight tensor. Dense layers always have one.
+        one for each weight tensor.
+      per_axis_dense: whether `per_axis` holds for dense layers, too.
       quantizer: a key of `QUANTIZERS`.
       overrides: (pattern, weight_bits, activation_bits), for the layers whose
         name matches the pattern (`*` stands for anything, `?` for one
@@ -50,6 +51,7 @@ class BitScheme:
     activation_bits: int = 8
     first_last_bits: int = 8
     per_axis: bool = True
+    per_axis_dense: bool = False
     quantizer: str = "lsq"
     overrides: tuple[Override, ...] = ()
     step_learning_rate: float = 1.0
@@ -81,6 +83,11 @@ class BitScheme:
                 "weight_bits and activation_bits are both 32: nothing would "
                 "be quantized; use the float model as it is."
             )
+
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether activations are float, unless an override says otherwise."""
+        return self.activation_bits == FLOAT_BITS
 
     def weight_bits_of(self, name: str, *, first_or_last: bool) -> int:
         """Returns the bits of a layer's weights."""

@@ -16,6 +16,8 @@ from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
 from qgen_tf.quantization.affine import channel_affine
 from qgen_tf.quantization.grids import ActivationGrid, AverageGrid, grid_of
+from qgen_tf.quantization.key_mask import KeyMask
+from qgen_tf.quantization.layer_norm import layer_norm
 from qgen_tf.quantization.quantize_registry import Role, role
 
 layers = keras.layers
@@ -131,7 +133,37 @@ def _upsampling(
     return copied(layer, tensor)
 
 
+def _layer_norm(
+    layer: Any, output_grid: ActivationGrid | None, tensor: Any
+) -> Any:
+    """Normalizes in the numbers of the runtime, if it is between two grids."""
+    grid = grid_of(tensor)
+    if grid is None or output_grid is None:
+        return copied(layer, tensor)
+    return layer_norm(layer, output_grid, grid, tensor)
+
+
+def _key_mask(
+    layer: Any, output_grid: ActivationGrid | None, scores: Any
+) -> Any:
+    """Cuts scores at the ends of the grid, which they go to first."""
+    if output_grid is None:
+        return copied(layer, scores)
+    config = {**output_grid.get_config(), "name": f"{layer.name}_input_grid"}
+    step = output_grid.step_size
+    mask = KeyMask(
+        layer.regions,
+        layer.num_heads,
+        low=output_grid.low * step,
+        high=output_grid.high * step,
+        name=layer.name,
+    )
+    return mask(ActivationGrid.from_config(config)(scores))
+
+
 _CALLS: dict[type, Call] = {
+    KeyMask: _key_mask,
+    layers.LayerNormalization: _layer_norm,
     layers.AveragePooling2D: _average,
     layers.Concatenate: _concatenate,
     layers.LeakyReLU: _leaky_relu,

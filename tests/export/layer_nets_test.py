@@ -87,7 +87,6 @@ def test_file_and_network(name):
         network,
         most=2 if name in _TRANSPOSED else 1,
         share=0.3 if transposed else 0.01,
-        allow_float=["layer_norm*"] if name == "layer_norm" else [],
     )
     layers_with_weights = {*network.weight_grids, *network.affine_grids}
     assert {w.name for w in read_weights(file)} == layers_with_weights

@@ -19,7 +19,6 @@ from qgen_tf.quantization.quantize import wrappers
 from tests import harness
 from tests.layer_nets import NETS
 
-_FLOAT = {"layer_norm": ("layer_normalization*",)}
 _BITS = range(1, 9)
 EVERY = [*itertools.product(QUANTIZERS, _BITS, NETS)]
 # each quantizer at each number of bits once, each net at least once
@@ -84,6 +83,5 @@ def test_from_float_to_file(quantizer, bits, net, tmp_path):
     np.testing.assert_array_equal(twin(images), again(images))
 
     network = inference_model(twin)
-    allow_float = _FLOAT.get(net, ())
-    content = tflite.convert(network, allow_float=allow_float)
-    flatbuffer.check(network, content, allow_float)
+    content = tflite.convert(network)
+    flatbuffer.check(network, content)

@@ -2,6 +2,7 @@ import pytest
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.layers import CyclicShift, MatMul, PositionEmbedding
 from qgen_tf.quantization.quantize_registry import (
     Role,
     activation_name,
@@ -54,7 +55,11 @@ class _MyConv(layers.Conv2D):
         (layers.UpSampling2D(), Role.SHAPE),
         (layers.UpSampling2D(interpolation="bilinear"), Role.COMPUTE),
         (layers.UpSampling2D(interpolation="bicubic"), Role.UNKNOWN),
-        (layers.LayerNormalization(), Role.FLOAT),
+        (layers.LayerNormalization(), Role.NORM),
+        (layers.LayerNormalization([1, 2]), Role.UNKNOWN),
+        (PositionEmbedding(), Role.CONSTANT),
+        (CyclicShift(1), Role.SHAPE),
+        (MatMul(), Role.COMPUTE),
         (layers.LSTM(3), Role.UNKNOWN),
     ],
 )

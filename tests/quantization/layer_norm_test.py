@@ -1,0 +1,123 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qgen_tf.compat import keras
+from qgen_tf.quantization.grids import ActivationGrid
+from qgen_tf.quantization.layer_norm import DeployedLayerNorm, NormGrid
+from qgen_tf.quantization.runtime_layers import call_of
+
+layers = keras.layers
+_MOST = 32767.5
+
+
+def _grid(input_bits=8, input_step_size=0.1, channels=4):
+    return NormGrid(
+        input_step_size=input_step_size,
+        input_bits=input_bits,
+        output_step_size=0.05,
+        gamma_levels=np.full(channels, 100, np.int16),
+        beta_levels=np.arange(channels, dtype=np.int16),
+        gamma_step_size=0.01,
+        epsilon=1e-6,
+    )
+
+
+def test_weights_are_levels_times_steps():
+    grid = _grid()
+    np.testing.assert_allclose(grid.gamma, 1.0, rtol=1e-6)
+    # a step of the outputs is 128 of beta
+    wanted = 0.05 / 128.0 * np.arange(4)
+    np.testing.assert_allclose(grid.beta, wanted, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    bits=st.integers(2, 8),
+    seed=st.integers(0, 2**16),
+    channels=st.integers(2, 64),
+    step_size=st.floats(1e-4, 10.0),
+)
+def test_nothing_saturates(bits, seed, channels, step_size):
+    grid = _grid(bits, step_size, channels)
+    generator = np.random.default_rng(seed)
+    # of any skewness: from all levels, or from the ends
+    levels = generator.integers(0, 2**bits, channels)
+    if seed % 2:
+        share = generator.random()
+        levels = (2**bits - 1) * (generator.random(channels) < share)
+    values = levels * step_size
+    centered = values - values.mean()
+    variance = np.mean(centered**2)
+    assert np.abs(values).max() <= _MOST * grid.centered_step_size
+    assert np.abs(centered).max() <= _MOST * grid.centered_step_size
+    assert (centered**2).max() <= _MOST * grid.square_step_size
+    assert variance <= _MOST * grid.variance_step_size
+    if variance > 0.0:
+        normalized = np.abs(centered).max() / np.sqrt(variance)
+        assert normalized <= _MOST * grid.normalized_step_size
+    if np.sqrt(variance) >= (2**bits - 1) * step_size / 255:
+        inverse = 1.0 / np.sqrt(variance)
+        assert inverse <= _MOST * grid.inverse_step_size
+
+
+def test_epsilon_is_a_level_of_the_variance():
+    grid = _grid()
+    assert grid.epsilon_level == 0  # 1e-6 is far below a level
+    large = dataclasses.replace(grid, epsilon=3.0 * grid.variance_step_size)
+    assert large.epsilon_level == 3
+    huge = dataclasses.replace(grid, epsilon=1e9)
+    assert huge.epsilon_level == 32767
+
+
+def _call(layer, input_grid, output_grid):
+    inputs = layers.Input((3, 4))
+    x = (
+        layers.Dropout(0.1)(inputs)
+        if input_grid is None
+        else input_grid(inputs)
+    )
+    if not layer.built:
+        layer(inputs)
+    return inputs, call_of(layer)(layer, output_grid, x)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_between_grids_weights_are_rounded_to_16_bits(scale):
+    layer = layers.LayerNormalization(scale=scale, name="norm", epsilon=1e-3)
+    layer(layers.Input((3, 4)))
+    gamma = np.array([0.5, -2.0, 0.0, 1.0])
+    beta = np.array([0.3, 0.0, -1.0, 0.1])
+    layer.set_weights([gamma, beta] if scale else [beta])
+    inputs, outputs = _call(
+        layer, ActivationGrid(0.1, 8, 128), ActivationGrid(0.04, 8, 128)
+    )
+    deployed = outputs.node.layer
+    assert type(deployed) is DeployedLayerNorm and deployed.name == "norm"
+    wanted = gamma if scale else np.ones(4)
+    limit = np.abs(wanted).max() / 32767 / 2 * 1.001
+    np.testing.assert_allclose(deployed.gamma, wanted, atol=limit, rtol=0)
+    np.testing.assert_allclose(deployed.beta, beta, atol=0.04 / 256 * 1.001)
+    assert deployed.grid.gamma_levels.dtype == np.int16
+    np.testing.assert_array_equal(deployed.gamma, deployed.grid.gamma)
+    # the same function otherwise, on inputs that are on their grid
+    model = keras.Model(inputs, outputs)
+    values = np.random.default_rng(0).integers(-128, 128, (2, 3, 4)) * 0.1
+    np.testing.assert_allclose(
+        model(values.astype(np.float32)),
+        layer(values.astype(np.float32)),
+        atol=2e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("input_grid", "output_grid"),
+    [(None, ActivationGrid(0.1, 8, 128)), (ActivationGrid(0.1, 8, 128), None)],
+)
+def test_a_float_end_leaves_it_float(input_grid, output_grid):
+    layer = layers.LayerNormalization(name="norm")
+    _, outputs = _call(layer, input_grid, output_grid)
+    assert type(outputs.node.layer) is layers.LayerNormalization
