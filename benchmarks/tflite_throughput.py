@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -19,7 +20,8 @@ from qgen_tf.cli import program
 MANUAL = """\
 Measures images per second through a TensorFlow Lite file: of `invoke` alone,
 with the inputs in place; of `export.Interpreter.predict` on an array of
-float32 images; and of a whole evaluation of a tf.data data set, with losses.
+float32 images; of a whole evaluation of a tf.data data set, with losses; and
+of reading that data set alone, which is part of the evaluation.
 
 All of them, at all batch sizes and thread counts, take turns over the same
 images, so that whatever else slows the machine slows all. Shares of `invoke`
@@ -30,7 +32,7 @@ others use too, trust the processor time more, at one thread most; it counts
 the loading of images, which runs beside the runtime where a core is free.
 
 Examples:
-  python -m benchmarks.tflite_throughput --model=nin
+  python -m benchmarks.tflite_throughput --model=nin --examples=8192
   python -m benchmarks.tflite_throughput --model=mobilenet_v2 --storage=int4
   python -m benchmarks.tflite_throughput --run_dir=runs/cifar10_nin-w4a8-... \\
     --output=throughput.json
@@ -94,6 +96,7 @@ class Throughput:
       invoke: of the runtime alone.
       predict: of arrays.
       evaluate: of a data set.
+      load: of the data set alone.
       predict_share: predict over invoke, of wall and processor time.
       evaluate_share: evaluate over invoke, likewise.
     """
@@ -103,11 +106,12 @@ class Throughput:
     invoke: Spread
     predict: Spread
     evaluate: Spread
+    load: Spread
     predict_share: tuple[Spread, Spread]
     evaluate_share: tuple[Spread, Spread]
 
     def __str__(self) -> str:
-        rates = (self.invoke, self.predict, self.evaluate)
+        rates = (self.invoke, self.predict, self.evaluate, self.load)
         shares = (*self.predict_share, *self.evaluate_share)
         return (
             f"{self.batch_size:>5}{self.threads:>8}"
@@ -116,10 +120,10 @@ class Throughput:
         )
 
 
-_CONTENDERS = ("invoke", "predict", "evaluate")
+_CONTENDERS = ("invoke", "predict", "evaluate", "load")
 _HEADER = (
     f"{'batch':>5}{'threads':>8}{'invoke/s':>12}{'predict/s':>12}"
-    f"{'evaluate/s':>12}{'predict, wall':>18}{'predict, cpu':>18}"
+    f"{'evaluate/s':>12}{'load/s':>12}{'predict, wall':>18}{'predict, cpu':>18}"
     f"{'evaluate, wall':>18}{'evaluate, cpu':>18}"
 )
 
@@ -180,6 +184,7 @@ def _turns(
         "invoke": invoke,
         "predict": lambda: runtime.predict(images),
         "evaluate": lambda: measures.evaluate(runtime.predict, dataset),
+        "load": lambda: collections.deque(dataset, maxlen=0),
     }
 
 

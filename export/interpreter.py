@@ -127,10 +127,12 @@ class Interpreter:
             size = -(-count // -(-count // size))
         if size != self._size:
             self._resize(size)
-        parts = [
-            self._invoke(images[start : start + size])
-            for start in range(0, count, size)
-        ]
+        parts = []
+        for start in range(0, count, size):
+            part = images[start : start + size]
+            # here, and not of all at once: the cache holds them for `_fill`
+            _require_numbers(part, start)
+            parts.append(self._invoke(part))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _require_images(self, images: np.ndarray) -> None:
@@ -143,12 +145,6 @@ class Interpreter:
             raise errors.DataError(
                 f"the images have shape {images.shape}: the file takes "
                 f"(examples, {', '.join(map(str, self._input.shape))})."
-            )
-        if np.isnan(np.min(images)):  # in one pass, without a copy
-            wrong = np.isnan(images).reshape(len(images), -1).any(axis=1)
-            raise errors.DataError(
-                f"image {int(np.argmax(wrong))} holds NaN: mend the data set "
-                "or its preprocessing."
             )
 
     def _resize(self, size: int) -> None:
@@ -202,6 +198,16 @@ class Interpreter:
             raise errors.ExportError(
                 f"the runtime cannot run this file{what}: {reason}"
             ) from error
+
+
+def _require_numbers(images: np.ndarray, start: int) -> None:
+    """Raises a DataError if one of images `start`... holds NaN."""
+    if np.isnan(np.min(images)):  # in one pass, without a copy
+        wrong = np.isnan(images).reshape(len(images), -1).any(axis=1)
+        raise errors.DataError(
+            f"image {start + int(np.argmax(wrong))} holds NaN: mend the data "
+            "set or its preprocessing."
+        )
 
 
 def on_grid(

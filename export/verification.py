@@ -177,9 +177,8 @@ def verify(
     step_size = interpreter.output_step_size or 1.0
 
     def evaluated(dataset: tf.data.Dataset) -> _Evaluated:
-        return _evaluated(
-            sides, progress(dataset), step_size=step_size, margin=margin
-        )
+        batches = progress(dataset.prefetch(1))  # loads while the sides run
+        return _evaluated(sides, batches, step_size=step_size, margin=margin)
 
     trained_on, tested_on = evaluated(train), evaluated(test)
     compared = _compared(trained_on, tested_on, margin=margin, seed=seed)
@@ -230,7 +229,7 @@ def _evaluated(
     # of the trained model, of the deployed network
     same_class, largest = np.zeros(2, int), np.zeros(2)
     for images, labels in batches:
-        pixels = images.numpy()
+        pixels = np.asarray(images)  # no copy
         trained, deployed, file = (
             predict(pixels)
             for predict in (sides.trained, sides.deployed, sides.file)

@@ -17,6 +17,8 @@ from qgen_tf.measures.losses import (
     losses_of,
 )
 
+_MOST_WAITING = 2**16  # logits, whose losses are then computed at once
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -52,7 +54,8 @@ def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 class Evaluator:
     """Collects losses and correctness, batch by batch.
 
-    Logits are let go, so that memory is a few bytes an example.
+    Losses of many batches are computed at once, and logits then let go: memory
+    is a few bytes an example.
     """
 
     def __init__(self, loss_fn: LossFn = cross_entropy):
@@ -64,18 +67,28 @@ class Evaluator:
         self._loss_fn = loss_fn
         self._losses: list[np.ndarray] = []
         self._correct: list[np.ndarray] = []
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, labels: tf.Tensor, logits: np.ndarray) -> None:
         """Takes a batch in.
 
         Args:
           labels: int [batch].
-          logits: float [batch, classes].
+          logits: float [batch, classes], which must not change any more.
 
         Raises:
           ConfigError: `loss_fn` does not return one loss for each example.
         """
-        outputs = tf.constant(logits)
+        self._waiting.append((np.asarray(labels), logits))
+        num_logits = sum(logits.size for _, logits in self._waiting)
+        # the first batch at once, to find a wrong `loss_fn` at once
+        if num_logits >= _MOST_WAITING or not self._losses:
+            self._compute()
+
+    def _compute(self) -> None:
+        labels, logits = map(np.concatenate, zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        labels, outputs = tf.constant(labels), tf.constant(logits)
         losses = losses_of(self._loss_fn, labels, outputs)
         self._losses.append(losses.numpy())
         self._correct.append(correct_of(self._loss_fn, labels, outputs).numpy())
@@ -87,6 +100,8 @@ class Evaluator:
           DataError: there was no batch.
           ModelError: a loss is not finite.
         """
+        if self._waiting:
+            self._compute()
         if not self._losses:
             raise errors.DataError("the data set to evaluate on is empty.")
         losses = np.concatenate(self._losses)
@@ -116,6 +131,7 @@ def evaluate(
       ConfigError: `loss_fn` does not return one loss for each example.
     """
     evaluator = Evaluator(loss_fn)
-    for images, labels in dataset:
-        evaluator.add(labels, predict(images.numpy()))
+    # prefetched: loads while this one is predicted; `numpy()` would copy it
+    for images, labels in dataset.prefetch(1):
+        evaluator.add(labels, predict(np.asarray(images)))
     return evaluator.evaluation()

@@ -97,7 +97,11 @@ class Objective:
     @property
     def num_examples(self) -> int:
         """Number of examples; reads the data."""
-        return sum(len(labels) for _, labels in self._source)
+        return sum(
+            len(on_replica)
+            for _, labels in self._dataset
+            for on_replica in self._strategy.experimental_local_results(labels)
+        )
 
     def on(self, dataset: tf.data.Dataset) -> Objective:
         """Returns the objective on other data; nothing is compiled again."""
@@ -106,7 +110,7 @@ class Objective:
         return other
 
     def parts(
-        self, dataset: tf.data.Dataset, num_parts: int
+        self, dataset: tf.data.Dataset, num_parts: int, batch_size: int
     ) -> list[Objective]:
         """Returns the objective on parts of the data, for many evaluations.
 
@@ -116,19 +120,23 @@ class Objective:
         Args:
           dataset: see the constructor.
           num_parts: number of parts; every so many-th batch goes into each.
+          batch_size: examples in a pass at a time; batches that are smaller
+            are put together, unless they are spread over replicas.
         """
         whole = self.on(dataset)
         batches = list(whole._dataset)
+        dealt = [batches[index::num_parts] for index in range(num_parts)]
+        batches.clear()  # each is let go once it is put together
         parts = []
-        for index in range(num_parts):
+        while dealt:
             part = copy.copy(whole)
-            part._source = dataset.shard(num_parts, index)
-            part._dataset = batches[index::num_parts]
+            part._dataset = dealt.pop(0)
+            if self._strategy.num_replicas_in_sync == 1:
+                part._dataset = _joined(part._dataset, batch_size)
             parts.append(part)
         return parts
 
     def _distributed(self, dataset: tf.data.Dataset) -> Any:
-        self._source = dataset
         options = tf.data.Options()
         # The tuner's thread takes longer to start and stop, at every reading,
         # than a pass over small data.
@@ -188,3 +196,14 @@ class Objective:
         if total is None:
             raise errors.DataError("the data set to measure on is empty.")
         return total
+
+
+def _joined(batches: Sequence[Any], batch_size: int) -> list[Any]:
+    """Returns batches of (images, labels) of so many examples, in order."""
+    images, labels = (
+        tf.concat(parts, axis=0) for parts in zip(*batches, strict=True)
+    )
+    return [
+        (images[start : start + batch_size], labels[start : start + batch_size])
+        for start in range(0, len(labels), batch_size)
+    ]

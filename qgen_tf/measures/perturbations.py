@@ -75,8 +75,14 @@ def preserved(variables: Sequence[tf.Variable]) -> Iterator[list[tf.Tensor]]:
     try:
         yield originals
     finally:
-        for variable, original in zip(variables, originals, strict=True):
-            variable.assign(original)
+        _put_back(variables, originals)
+
+
+def _put_back(
+    variables: Sequence[tf.Variable], originals: Sequence[tf.Tensor]
+) -> None:
+    for variable, original in zip(variables, originals, strict=True):
+        variable.assign(original)
 
 
 def gaussian(
@@ -136,6 +142,7 @@ class Neighbourhood:
         self.objective = Objective(network, dataset, loss_fn, self.variables)
         self.originals = [tf.identity(variable) for variable in self.variables]
         self._move = tf.function(self._moved, autograph=False)
+        self._is_moved = False
         self.loss, self.accuracy = self.objective()
         if not math.isfinite(self.loss):
             raise errors.ModelError(
@@ -150,9 +157,16 @@ class Neighbourhood:
 
     def move(self, offsets: Sequence[tf.Tensor], scale: float = 1.0) -> None:
         """Gives the variables the values `original + scale * offset`."""
+        self._is_moved = True
         # of variables a compiled function would keep the first it has seen
         tensors = [tf.convert_to_tensor(offset) for offset in offsets]
         self._move(tensors, tf.constant(scale, tf.float64))
+
+    def put_back(self) -> None:
+        """Gives the variables their original values, to the bit."""
+        if self._is_moved:
+            _put_back(self.variables, self.originals)
+            self._is_moved = False
 
     def _moved(self, offsets: Sequence[tf.Tensor], scale: tf.Tensor) -> None:
         for variable, original, offset in zip(

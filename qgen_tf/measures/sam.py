@@ -99,7 +99,7 @@ def _sam_rises(
         ball = Ellipsoid(rho, units(near.originals, adaptive=adaptive, eta=eta))
         found = []
         for objective in rises.objectives(near, dataset, m):
-            near.move(near.originals, 0.0)
+            near.put_back()
             loss, accuracy, gradients = objective.gradient()
             near.move(ball.steepest(gradients))
             moved = objective()

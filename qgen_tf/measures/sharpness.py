@@ -70,13 +70,15 @@ def average_sharpness(
         model, dataset, loss_fn, point=point, variables=variables
     ) as near:
         trials = Trials(near, dataset, examples_per_draw)
+        # before the weights move: so they need not be put back in between
+        zeros = [trials.unmoved(draw)[0] for draw in range(num_samples)]
         for draw in range(num_samples):
             noise = perturbations.gaussian(
                 near.originals, seed=seed, draw=draw, adaptive=adaptive
             )
             plus, _ = trials.at(draw, noise, sigma)
             minus, _ = trials.at(draw, noise, -sigma)
-            rises.append((plus + minus) / 2 - trials.unmoved(draw)[0])
+            rises.append((plus + minus) / 2 - zeros[draw])
     if not np.isfinite(rises).all():
         raise errors.ModelError(
             f"the loss of model {model.name!r} is not finite under noise of "

@@ -40,6 +40,7 @@ class Trials:
         sizes = [len(labels) for _, labels in dataset]
         self.num_examples = sum(sizes)
         self.num_parts = max(1, self.num_examples // part_size)
+        batch_size = max(sizes)
         if 1 < self.num_parts and len(sizes) < _BATCHES * self.num_parts:
             size = max(1, part_size // _BATCHES)
             dataset = dataset.rebatch(size)
@@ -49,7 +50,9 @@ class Trials:
         self._sizes = sizes
         self._parts = [near.objective]
         if self.num_parts > 1:
-            self._parts = near.objective.parts(dataset, self.num_parts)
+            self._parts = near.objective.parts(
+                dataset, self.num_parts, batch_size
+            )
         self._unmoved: dict[int, tuple[float, float]] = {}
 
     def part(self, draw: int) -> Objective:
@@ -75,7 +78,8 @@ class Trials:
             return self._near.loss, self._near.accuracy
         index = draw % self.num_parts
         if index not in self._unmoved:
-            self._unmoved[index] = self.at(draw, self._near.originals, 0.0)
+            self._near.put_back()
+            self._unmoved[index] = self._on_part(draw)
         return self._unmoved[index]
 
     def at(
@@ -83,6 +87,9 @@ class Trials:
     ) -> tuple[float, float]:
         """Returns loss and accuracy at `scale * offsets`, on `part(draw)`."""
         self._near.move(offsets, scale)
+        return self._on_part(draw)
+
+    def _on_part(self, draw: int) -> tuple[float, float]:
         self.num_seen += self.part_size(draw)
         return self.part(draw)()
 

@@ -1,5 +1,7 @@
 """Networks and losses whose Hessian is known."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,3 +40,14 @@ def linear(labels, outputs):
     """The sum of y; for y = x W its Hessian is zero."""
     del labels
     return tf.reduce_sum(outputs, axis=-1)
+
+
+def matrix(layer, kernel, shape):
+    """Returns the layer as a matrix, [inputs, outputs]."""
+    config = {**layer.get_config(), "use_bias": False}
+    copy = type(layer).from_config(config)
+    size = math.prod(shape)
+    copy.build((None, *shape))
+    copy.set_weights([kernel])
+    rows = copy(np.eye(size, dtype=np.float32).reshape(size, *shape)).numpy()
+    return rows.reshape(size, -1).astype(np.float64)

@@ -89,6 +89,37 @@ def test_logits_are_let_go():
     assert peak < 4 * 2**20  # of logits there were 15
 
 
+@pytest.mark.parametrize("batch_size", [1, 999, 30_000])
+def test_losses_are_those_of_their_examples_however_many_wait(batch_size):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(30_000, 4)).astype(np.float32)
+    logits = logits[: 3_000 if batch_size == 1 else 30_000]
+    labels = generator.integers(4, size=len(logits))
+    evaluation = evaluate(_identity, _batches(logits, labels, batch_size))
+    exponents = np.exp(logits.astype(np.float64))
+    chosen = exponents[np.arange(len(labels)), labels]
+    expected = np.log(exponents.sum(axis=1) / chosen)
+    np.testing.assert_allclose(evaluation.losses, expected, rtol=1e-5)
+    hits = logits.argmax(axis=1) == labels
+    np.testing.assert_array_equal(evaluation.correct, hits)
+
+
+def test_a_wrong_loss_is_found_at_the_first_batch():
+    seen = []
+
+    def predict(images):
+        seen.append(len(images))
+        return images
+
+    def mean_loss(labels, logits):
+        return tf.reduce_mean(cross_entropy(labels, logits))
+
+    dataset = _batches(np.eye(6, dtype=np.float32), np.zeros(6, np.int64))
+    with pytest.raises(errors.ConfigError, match="loss of each example"):
+        evaluate(predict, dataset, mean_loss)
+    assert seen == [2]
+
+
 def test_predictor_runs_in_inference_mode():
     model = _classifier()
     images, _ = _examples()

@@ -10,7 +10,6 @@ from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import norms, perturbations
 from qgen_tf.measures.path_norm import path_norm
-from qgen_tf.measures.spectral_norm import spectral_norm
 from qgen_tf.measures.weights import of_layer
 from qgen_tf.quantization import (
     BitScheme,
@@ -113,17 +112,6 @@ def _conv_net(factor=1.0, initial=False):
     return keras.Model(inputs, outputs, name="conv_net")
 
 
-def _matrix(layer, kernel, shape):
-    """Returns the layer as a matrix, [inputs, outputs]."""
-    config = {**layer.get_config(), "use_bias": False}
-    copy = type(layer).from_config(config)
-    size = math.prod(shape)
-    copy.build((None, *shape))
-    copy.set_weights([kernel])
-    rows = copy(np.eye(size, dtype=np.float32).reshape(size, *shape)).numpy()
-    return rows.reshape(size, -1).astype(np.float64)
-
-
 def test_the_path_norm_of_convolutions_a_shortcut_and_a_mean():
     model = _conv_net()
     network = inference_model(model).model
@@ -131,8 +119,12 @@ def test_the_path_norm_of_convolutions_a_shortcut_and_a_mean():
         name: network.get_layer(name).kernel.numpy() ** 2
         for name in ("conv", "branch", "head")
     }
-    first = _matrix(network.get_layer("conv"), kernels["conv"], (6, 6, 2))
-    second = _matrix(network.get_layer("branch"), kernels["branch"], (6, 6, 3))
+    first = closed_forms.matrix(
+        network.get_layer("conv"), kernels["conv"], (6, 6, 2)
+    )
+    second = closed_forms.matrix(
+        network.get_layer("branch"), kernels["branch"], (6, 6, 3)
+    )
     x = np.ones(72) @ first
     x = (x + x @ second).reshape(3, 2, 3, 2, 3).mean(axis=(1, 3))
     total = (x.reshape(-1) @ kernels["head"]).sum()
@@ -175,10 +167,10 @@ def test_the_path_norm_of_weights_on_their_grids_and_before(quantized):
             squares[layer.name] = grid.values**2, grid.latent**2
     for index, point in enumerate(perturbations.POINTS):
         values = {name: both[index] for name, both in squares.items()}
-        first = _matrix(
+        first = closed_forms.matrix(
             deployed.model.get_layer("conv"), values["conv"], (6, 6, 2)
         )
-        second = _matrix(
+        second = closed_forms.matrix(
             deployed.model.get_layer("branch"), values["branch"], (6, 6, 3)
         )
         # a matrix has no activation: ReLU and grids must leave no trace
@@ -205,40 +197,6 @@ def test_nothing_moves(name, point, quantized):
         settings["initial"] = _conv_net(initial=True)
     assert math.isfinite(_value(name, quantized, point=point, **settings))
     assert [value.tobytes() for value in quantized.get_weights()] == before
-
-
-_CONVOLUTIONS = {
-    "same": layers.Conv2D(4, 3, padding="same"),
-    "valid": layers.Conv2D(4, 3),
-    "strides": layers.Conv2D(4, 3, strides=2, padding="same"),
-    "dilation": layers.Conv2D(4, 2, dilation_rate=2),
-    "groups": layers.Conv2D(4, 3, groups=2),
-    "depthwise": layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
-    "transposed": layers.Conv2DTranspose(3, 3, strides=2, padding="same"),
-    "activated": layers.Conv2D(4, 3, activation="relu"),
-    "one pixel": layers.Conv2D(1, (5, 6)),
-    "dense": layers.Dense(3),
-    "one output": layers.Dense(1),
-}
-
-
-@pytest.mark.parametrize("kind", _CONVOLUTIONS)
-def test_the_spectral_norm_is_that_of_the_matrix(kind):
-    layer = _CONVOLUTIONS[kind]
-    inputs = keras.Input([5, 6, 2])
-    keras.Model(inputs, layer(inputs))
-    kernel = layer.get_weights()[0]
-    if layer.get_config()["activation"] == "relu":
-        linear = layers.Conv2D(4, 3)
-    else:
-        linear = layer
-    truth = np.linalg.norm(_matrix(linear, kernel, (5, 6, 2)), 2)
-    found = spectral_norm(layer, kernel, tolerance=1e-6)
-    assert found == pytest.approx(truth, rel=1e-5)
-    if kind == "same":
-        # as it is often taken
-        reshaped = np.linalg.norm(kernel.reshape(-1, 4), 2)
-        assert abs(reshaped / truth - 1) > 0.05
 
 
 def test_of_layer_chooses_at_both_points(quantized):

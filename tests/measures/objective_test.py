@@ -70,7 +70,7 @@ def test_parts_are_every_so_many_th_batch():
         lambda: (noted(*batch) for batch in dataset),
         output_signature=dataset.element_spec,
     )
-    parts = objective.parts(noting, 3)
+    parts = objective.parts(noting, 3, batch_size=8)
     assert len(reads) == 7
     for index, part in enumerate(parts):
         batches = [
