@@ -76,8 +76,10 @@ def density_figure(
             lw=0.0,
         )
     size = next(iter(densities.values())).num_weights
+    highest = max(found.density.max() for found in densities.values())
     axis.set_yscale("log")
-    axis.set_ylim(bottom=1e-3 / size)
+    # of itself it would make room above for what is cut off below
+    axis.set_ylim(1e-3 / size, 10 * highest)
     axis.set_xlabel("eigenvalue [nats / weight²]")
     axis.set_ylabel("density [weight² / nats]")
     _legend(figure, [axis])

@@ -163,6 +163,17 @@ def test_the_predicted_rise_of_one_run(runs, tmp_path, call):
     )
 
 
+@pytest.mark.slow
+def test_the_spectral_densities_of_twins(runs, tmp_path, call):
+    output = tmp_path / "x.svg"
+    arguments = _arguments(output, runs, "spectral_density")
+    code, _, stderr = call(*arguments)
+    assert code == 0, stderr
+    wanted = {"float", "w4a8", "eigenvalue [nats / weight²]"}
+    assert wanted <= _texts(output)
+    assert "2/2" in stderr
+
+
 @pytest.mark.parametrize(
     ("argument", "parts"),
     [
