@@ -10,8 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization.constants import AddedConstant
-from qgen_tf.quantization.grids import ActivationGrid
+from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 
 
 class FakeQuantActivation(keras.layers.Layer):
@@ -44,11 +43,11 @@ class FakeQuantActivation(keras.layers.Layer):
 class FakeQuantConstant(keras.layers.Layer):
     """A constant that is added, with its grid as the converter reads it."""
 
-    def __init__(self, layer: AddedConstant):
-        super().__init__(name=layer.name)
-        self._values = layer.grid.values
-        self._low = -128.0 * float(layer.grid.step_size)
-        self._high = 127.0 * float(layer.grid.step_size)
+    def __init__(self, grid: WeightGrid, *, name: str):
+        super().__init__(name=name)
+        self._values = grid.values
+        self._low = -128.0 * float(grid.step_size)
+        self._high = 127.0 * float(grid.step_size)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the sum."""

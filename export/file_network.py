@@ -6,23 +6,28 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
+from export.constants import read_constants
 from export.model_file import damage_reported, parse
+from export.norms import norm_constants
 from export.weights import FileWeight, read_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization.affine import ChannelAffine
 from qgen_tf.quantization.grids import WeightGrid
 from qgen_tf.quantization.inference import InferenceModel, input_step_size
+from qgen_tf.quantization.layer_norm import NormGrid
 from qgen_tf.quantization.quantize_registry import WEIGHTS
 
 
 def file_network(network: InferenceModel, content: bytes) -> InferenceModel:
     """Puts the weights of a file into a deployed network.
 
-    Levels, step sizes and biases are those of the file; the structure and the
-    grids of activations are those of the network, and so are weights that no
-    convolution or dense operator holds, such as those of LayerNormalization.
+    Levels, step sizes and biases are those of the file, constants that are
+    added and LayerNormalizations included; the structure and the grids of
+    activations are those of the network, and so are weights that layers left
+    in float hold besides those of convolutions and dense operators.
     The weights before rounding, which no file has, stay those of the network.
 
     Args:
@@ -64,7 +69,57 @@ def file_network(network: InferenceModel, content: bytes) -> InferenceModel:
         network,
         weight_grids={name: found[name] for name in network.weight_grids},
         affine_grids={name: found[name] for name in network.affine_grids},
+        constant_grids=_constant_grids(network, model),
+        norm_grids=_norm_grids(network, model),
     )
+
+
+def _constant_grids(
+    network: InferenceModel, model: schema.ModelT
+) -> dict[str, WeightGrid]:
+    """Gives the network what the file adds, and returns the grids of it."""
+    found = read_constants(model, network.constant_grids)
+    grids = {}
+    for name, grid in network.constant_grids.items():
+        levels, step_size = found[name]
+        grids[name] = dataclasses.replace(
+            grid,
+            levels=_levels(name, levels, grid.levels),
+            step_size=np.full_like(grid.step_size, step_size),
+        )
+        network.model.get_layer(name).set_weights([grids[name].values])
+    return grids
+
+
+def _norm_grids(
+    network: InferenceModel, model: schema.ModelT
+) -> dict[str, NormGrid]:
+    """Gives the network how the file normalizes, and returns the integers."""
+    grids = {}
+    for name, norm in network.norm_grids.items():
+        found = read_constants(model, norm_constants(name, norm))
+        gamma, gamma_step = found[f"{name}/gamma"]
+        beta, _ = found[f"{name}/beta"]
+        grids[name] = dataclasses.replace(
+            norm,
+            gamma_levels=_levels(name, gamma, norm.gamma_levels),
+            beta_levels=_levels(name, beta, norm.beta_levels),
+            gamma_step_size=float(gamma_step),
+        )
+        network.model.get_layer(name).set_weights(
+            [grids[name].gamma, grids[name].beta]
+        )
+    return grids
+
+
+def _levels(name: str, found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns the levels of a constant in the shape that the run has."""
+    if (found.dtype, found.size) != (wanted.dtype, wanted.size):
+        raise _misfit(
+            f"constant {name!r} has {found.size} levels of {found.dtype} "
+            f"there, in the run {wanted.size} of {wanted.dtype}"
+        )
+    return found.reshape(wanted.shape)
 
 
 def _by_layer(

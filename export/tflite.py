@@ -20,7 +20,6 @@ from export.weights import STORAGES, set_storage, write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
-from qgen_tf.quantization.constants import AddedConstant
 from qgen_tf.quantization.grids import (
     ActivationGrid,
     WeightGrid,
@@ -152,8 +151,9 @@ def _exported(
         if layer.name in numbers:
             shape, number = shapes[layer.name], numbers[layer.name]
             return apply(PlaceholderLinear(layer, shape, number))
-        if isinstance(layer, AddedConstant) and network.weight_grids:
-            return apply(FakeQuantConstant(layer))
+        if layer.name in network.constant_grids:
+            grid = network.constant_grids[layer.name]
+            return apply(FakeQuantConstant(grid, name=layer.name))
         if isinstance(layer, keras.layers.Reshape):
             return apply(functools.partial(_reshape, layer))
         is_float = network.weight_grids and layer.weights

@@ -53,6 +53,10 @@ class InferenceModel:
       affine_grids: name of a `ChannelAffine` of `model` (BatchNorm that could
         not be folded, `Rescaling`, a change of step size) to the grid of its
         factors.
+      constant_grids: name of an `AddedConstant` of `model` to the grid of its
+        values.
+      norm_grids: name of a LayerNormalization between two grids to its
+        integers.
     """
 
     model: keras.Model
@@ -60,20 +64,10 @@ class InferenceModel:
     affine_grids: dict[str, grids.WeightGrid] = dataclasses.field(
         default_factory=dict
     )
-
-    @property
-    def constant_grids(self) -> dict[str, grids.WeightGrid]:
-        """Name of an `AddedConstant` of `model` to the grid of its values."""
-        return self._grids_of(constants.AddedConstant)
-
-    @property
-    def norm_grids(self) -> dict[str, NormGrid]:
-        """Name of a LayerNormalization between two grids to its integers."""
-        return self._grids_of(DeployedLayerNorm)
-
-    def _grids_of(self, kind: type[Layer]) -> dict[str, Any]:
-        found = [x for x in self.model.layers if isinstance(x, kind)]
-        return {layer.name: layer.grid for layer in found}
+    constant_grids: dict[str, grids.WeightGrid] = dataclasses.field(
+        default_factory=dict
+    )
+    norm_grids: dict[str, NormGrid] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -102,12 +96,19 @@ def inference_model(model: keras.Model) -> InferenceModel:
     trained = model if wrappers(model) else primitive_model(model)
     builder = _Builder(trained)
     deployed = graph.rebuild(trained, builder.call, name=model.name)
-    affine_grids = {
-        layer.name: layer.grid
-        for layer in deployed.layers
-        if isinstance(layer, affine.ChannelAffine)
-    }
-    return InferenceModel(deployed, builder.weight_grids, affine_grids)
+    return InferenceModel(
+        deployed,
+        builder.weight_grids,
+        _grids_of(deployed, affine.ChannelAffine),
+        _grids_of(deployed, constants.AddedConstant),
+        _grids_of(deployed, DeployedLayerNorm),
+    )
+
+
+def _grids_of(model: keras.Model, kind: type[Layer]) -> dict[str, Any]:
+    """Maps the names of layers of a kind to the grids that they hold."""
+    found = [layer for layer in model.layers if isinstance(layer, kind)]
+    return {layer.name: layer.grid for layer in found}
 
 
 def input_step_size(tensor: Any) -> float | None:

@@ -97,6 +97,7 @@ class NormGrid:
         return self.output_step_size / _FINER
 
 
+@keras.utils.register_keras_serializable(package="qgen_tf")
 class DeployedLayerNorm(keras.layers.LayerNormalization):
     """LayerNormalization along the last axis, with the weights of its grid."""
 
@@ -121,13 +122,14 @@ def layer_norm(
     gamma = layer.gamma.numpy() if layer.scale else np.ones(channels)
     beta = layer.beta.numpy() if layer.center else np.zeros(channels)
     largest = float(np.abs(gamma).max()) or 1.0
+    gamma_step_size = float(np.float32(largest / _MAX))
     grid = NormGrid(
         input_step_size=input_grid.step_size,
         input_bits=input_grid.num_bits,
         output_step_size=output_grid.step_size,
-        gamma_levels=_levels(gamma, largest / _MAX),
+        gamma_levels=_levels(gamma, gamma_step_size),
         beta_levels=_levels(beta, output_grid.step_size / _FINER),
-        gamma_step_size=largest / _MAX,
+        gamma_step_size=gamma_step_size,
         epsilon=float(layer.epsilon),
     )
     deployed = DeployedLayerNorm(epsilon=layer.epsilon, name=layer.name)

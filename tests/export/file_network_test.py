@@ -20,6 +20,8 @@ _NETWORKS = {
     "per_tensor": (harness.residual, BitScheme(3, 8, per_axis=False)),
     "w1a8": (harness.tiny_nin, BitScheme(1, 8)),
     "affine": (layer_nets.NETS["pre_activation"], harness.W8A8),
+    "attention": (layer_nets.NETS["attention"], harness.W8A8),
+    "layer_norm": (layer_nets.NETS["layer_norm"], harness.W8A8),
     "transposed": (layer_nets.NETS["transposed"], harness.W8A8),
 }
 
@@ -64,7 +66,10 @@ def test_nothing_of_the_weights_is_lost(name):
         found.model.get_weights(), network.model.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(one, other, strict=True)
-    for kind in ("weight_grids", "affine_grids"):
+    for kind in (
+        *("weight_grids", "affine_grids"),
+        *("constant_grids", "norm_grids"),
+    ):
         grids = getattr(network, kind)
         assert list(getattr(found, kind)) == list(grids)
         for layer, grid in getattr(found, kind).items():
@@ -202,3 +207,53 @@ def test_the_file_of_another_run_is_refused(of, file, message):
     _, content = _exported(file)
     with pytest.raises(errors.ExportError, match=message):
         file_network(_copy(network), content)
+
+
+def test_constants_are_those_of_the_file():
+    network, content = _exported("attention")
+
+    def change(model, tensors):
+        tensor = _tensor(tensors, "position")
+        data = model.buffers[tensor.buffer].data.view(np.int8).copy()
+        data[5] = 3 if data[5] != 3 else 4
+        model.buffers[tensor.buffer].data = data.view(np.uint8)
+        tensor.quantization.scale = np.float32(2.0) * tensor.quantization.scale
+
+    found = file_network(_copy(network), _changed(content, change))
+    old = network.constant_grids["position"]
+    new = found.constant_grids["position"]
+    assert np.argwhere((old.levels != new.levels).reshape(-1)) == [[5]]
+    np.testing.assert_array_equal(new.step_size, 2.0 * old.step_size)
+    (constant,) = found.model.get_layer("position").get_weights()
+    np.testing.assert_array_equal(constant, new.values)
+
+
+def test_a_norm_is_that_of_the_file():
+    network, content = _exported("layer_norm")
+    ((name, old),) = network.norm_grids.items()
+
+    def change(model, tensors):
+        tensor = _tensor(tensors, f"{name}/beta")
+        data = model.buffers[tensor.buffer].data.view(np.int16) + 1
+        model.buffers[tensor.buffer].data = data.view(np.uint8)
+
+    found = file_network(_copy(network), _changed(content, change))
+    new = found.norm_grids[name]
+    np.testing.assert_array_equal(new.beta_levels, old.beta_levels + 1)
+    gamma, beta = found.model.get_layer(name).get_weights()
+    np.testing.assert_array_equal(gamma, old.gamma)
+    np.testing.assert_allclose(beta - old.beta, old.output_step_size / 128)
+
+
+def test_a_constant_of_another_size_is_refused():
+    network, content = _exported("attention")
+
+    def change(model, tensors):
+        tensor = _tensor(tensors, "position")
+        data = model.buffers[tensor.buffer].data
+        model.buffers[tensor.buffer].data = data[:-1]
+        tensor.shape = np.array([len(data) - 1], np.int32)
+        tensor.shapeSignature = None
+
+    with pytest.raises(errors.ExportError, match="'position' has 221 levels"):
+        file_network(_copy(network), _changed(content, change))
