@@ -58,7 +58,7 @@ def check(
         if network.weight_grids:
             require_integers(network, model, allow_float)
             _check_weights(network, weights, allow_float)
-            _check_constants(network, model)
+            _check_constants(network, model, allow_float)
             _check_activations(network, model)
             _check_ends(network, model)
 
@@ -79,7 +79,7 @@ def require_integers(
     found = [
         f"{kind} of layer {layer!r}"
         for layer, kinds in float_layers(network, model).items()
-        if not _matches(layer, allow_float)
+        if not matches(layer, allow_float)
         for kind in kinds
     ]
     if found:
@@ -123,7 +123,8 @@ def float_layers(
     return {layer: sorted(kinds) for layer, kinds in sorted(found.items())}
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns is that of a layer's name."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -134,7 +135,7 @@ def _check_weights(
 ) -> None:
     grids = {**network.weight_grids, **network.affine_grids}
     for name, grid in grids.items():
-        if _matches(name, allow_float):
+        if matches(name, allow_float):
             continue
         found = [weight for weight in weights if weight.name == name]
         if len(found) != 1:
@@ -169,14 +170,17 @@ def _check_weight(name: str, grid: WeightGrid, found: FileWeight) -> None:
         )
 
 
-def _check_constants(network: InferenceModel, model: schema.ModelT) -> None:
+def _check_constants(
+    network: InferenceModel, model: schema.ModelT, allow_float: Sequence[str]
+) -> None:
     """Raises if what is added, or scales a norm, is not as in the network."""
     wanted = {
         name: (grid.levels, np.float32(grid.step_size))
         for name, grid in network.constant_grids.items()
     }
     for name, grid in network.norm_grids.items():
-        wanted |= norm_constants(name, grid)
+        if not matches(name, allow_float):
+            wanted |= norm_constants(name, grid)
     found = read_constants(model, wanted)
     for name, (levels, step_size) in wanted.items():
         there, scale = found[name]

@@ -12,7 +12,7 @@ from tensorflow.lite.python import convert_phase
 from export import model_file
 from export.constants import write_constants
 from export.fake_quant import FakeQuantActivation, FakeQuantConstant
-from export.flatbuffer import require_integers
+from export.flatbuffer import matches, require_integers
 from export.float_layers import FencedLayer, remove_fences
 from export.linear import PlaceholderLinear
 from export.norms import write_norms
@@ -52,8 +52,9 @@ def convert(
         transposed convolution. "int2" also packs four into a byte where all
         are in -1..1; the runtime reads that in dense layers only, other files
         are expanded as they are loaded (`weights.expand`).
-      allow_float: patterns of the names of layers that may compute in float,
-        such as "*layer_norm*".
+      allow_float: patterns of the names of layers that may compute in float.
+        LayerNormalizations that match do: where XNNPACK runs the file, that is
+        several times as fast as their integers.
 
     Returns:
       The flatbuffer. Its batch size is dynamic.
@@ -69,7 +70,11 @@ def convert(
         )
     _require_ends(network)
     integers = _integer_layers(network)
-    norms = network.norm_grids
+    norms = {
+        name: grid
+        for name, grid in network.norm_grids.items()
+        if not matches(name, allow_float)
+    }
     quantized = bool(network.weight_grids)
     content = _convert(_exported(network, integers, norms), quantized=quantized)
     if not quantized:

@@ -4,13 +4,18 @@ import pytest
 import tensorflow as tf
 
 from export import tflite
-from export.model_file import operator_name
+from export.model_file import operator_name, pack
 from export.weights import read_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import BitScheme
 from tests import layer_nets
-from tests.export.files import assert_file_agrees, deployed
+from tests.export.files import (
+    assert_file_agrees,
+    deployed,
+    steps_off,
+    stored,
+)
 
 layers = keras.layers
 
@@ -111,6 +116,23 @@ def test_few_bits(name, per_axis):
     model = layer_nets.randomized(_NETS[name])
     network = deployed(model, BitScheme(2, 3, per_axis=per_axis))
     assert_file_agrees(network)
+
+
+@pytest.mark.parametrize("weight_bits", [8, 4])
+def test_dense_layers_with_a_step_for_each_output(weight_bits):
+    scheme = BitScheme(weight_bits, 8, per_axis_dense=True)
+    model = layer_nets.randomized(layer_nets.NETS["dense"])
+    network = deployed(model, scheme)
+    sizes = {name: g.step_size.size for name, g in network.weight_grids.items()}
+    assert set(sizes.values()) == {6, 20, 10}
+    file = assert_file_agrees(network)
+    scales = {w.name: w.scales.size for w in read_weights(file)}
+    assert scales == sizes
+    storages = {}
+    for storage in ("int8", "int4"):
+        content = stored(pack(file), storage)
+        storages[storage] = steps_off(network, content)
+    assert storages["int8"].max() <= 1 and storages["int4"].max() <= 1
 
 
 def _operators(name):

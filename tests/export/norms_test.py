@@ -121,3 +121,18 @@ def test_runs_through_the_interpreter():
     one = Interpreter(content, batch_size=1).output_levels(images)
     many = Interpreter(content, batch_size=32).output_levels(images)
     np.testing.assert_array_equal(one, many)
+
+
+def test_a_norm_that_may_be_float_is():
+    network = _network()
+    content = tflite.convert(network, allow_float=["norm"])
+    flatbuffer.check(network, content, ["norm"])
+    assert "RSQRT" in flatbuffer.float_operators(parse(content))
+    images = harness.test_images()[:32]
+    wanted = network.model(images).numpy()
+    step = network.model.get_layer("norm_grid").step_size
+    found = _run(content, images).reshape(wanted.shape)
+    off = np.abs(found - wanted) / step
+    assert off.max() < 1.01 and (off > 0.5).mean() < 1e-3
+    with pytest.raises(errors.ExportError, match="computes in float"):
+        flatbuffer.check(network, content)

@@ -25,6 +25,21 @@ def test_a_run_is_named_after_what_determines_it(tmp_path):
     assert run_path(tmp_path, config) != path
 
 
+def test_fields_that_are_newer_than_a_run_have_their_defaults(tmp_path):
+    run = RunDirectory.create(tmp_path, training.with_bits(tiny.config(), 4, 8))
+    content = run.read_json("config.json")
+    del content["dataset"]["random_resized_crop"]
+    del content["training"]["pretrained"]
+    del content["quantization"]["per_axis_dense"]
+    run.write_json("config.json", content)
+    config = RunDirectory(run.path).config
+    assert config.dataset.random_resized_crop == 0.0
+    assert config.training.pretrained == ""
+    assert config.quantization.per_axis_dense is False
+    assert config.quantization.weight_bits == 4
+    assert config.model.to_dict() == tiny.config().model.to_dict()
+
+
 def test_twins_of_other_settings_share_their_float_model(tmp_path):
     config = tiny.config()
     run = RunDirectory.create(tmp_path, config)

@@ -49,6 +49,22 @@ def _stop_after(monkeypatch, epochs):
     monkeypatch.setattr(callbacks.EpochBackup, "on_epoch_end", dying)
 
 
+def test_a_training_starts_from_the_weights_of_a_file(undisturbed, tmp_path):
+    config = tiny.config()
+    config.training.pretrained = str(undisturbed.path / "final.weights.h5")
+    run = training.train(config, tmp_path)
+    start, end = _weights(run, "initial.weights.h5"), _weights(undisturbed)
+    assert start.keys() == end.keys()
+    for path, values in start.items():
+        np.testing.assert_array_equal(values, end[path], err_msg=path)
+    config.training.pretrained = str(tmp_path / "none.npz")
+    with pytest.raises(errors.ModelError, match="no file of weights"):
+        training.train(config, tmp_path)
+    config.training.pretrained = "imagenet"
+    with pytest.raises(errors.ConfigError, match="no weights for 'nin'"):
+        training.train(config, tmp_path)
+
+
 def _hard_config():
     config = tiny.config()
     config.model.dropout = 0.2
