@@ -7,7 +7,7 @@ LayerNormalizations. Each is a tensor with a name.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -18,9 +18,13 @@ from qgen_tf import errors
 if TYPE_CHECKING:  # reading a file takes no TensorFlow
     from qgen_tf.quantization.grids import WeightGrid
 
+# levels, and one step size or one for each channel
+Constant: TypeAlias = tuple[np.ndarray, np.ndarray]
+
 _DTYPES: dict[int, type[np.signedinteger]] = {
     schema.TensorType.INT8: np.int8,
     schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT64: np.int64,
 }
 
 
@@ -74,8 +78,8 @@ def _constants(
 @damage_reported()
 def read_constants(
     model: schema.ModelT, names: Collection[str]
-) -> dict[str, tuple[np.ndarray, np.float32]]:
-    """Returns the levels, flat, and the step sizes of constants.
+) -> dict[str, Constant]:
+    """Returns the levels, flat, and the step sizes, float32, of constants.
 
     Args:
       model: a file.
@@ -90,13 +94,10 @@ def read_constants(
         name = (tensor.name or b"").decode()
         if name in names and tensor.type in _DTYPES:
             data = model.buffers[tensor.buffer].data
-            (scale,), (zero_point,) = (
-                tensor.quantization.scale,
-                tensor.quantization.zeroPoint,
-            )
-            if data is not None and zero_point == 0:
+            quantization = tensor.quantization
+            if data is not None and not np.any(quantization.zeroPoint):
                 levels = np.asarray(data, np.uint8).view(_DTYPES[tensor.type])
-                found[name] = levels, np.float32(scale)
+                found[name] = levels, np.array(quantization.scale, np.float32)
     if missing := sorted(set(names) - found.keys()):
         raise errors.ExportError(
             f"the file holds no constant {missing[0]!r} of whole numbers."

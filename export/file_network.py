@@ -81,11 +81,11 @@ def _constant_grids(
     found = read_constants(model, network.constant_grids)
     grids = {}
     for name, grid in network.constant_grids.items():
-        levels, step_size = found[name]
+        levels, step_sizes = found[name]
         grids[name] = dataclasses.replace(
             grid,
             levels=_levels(name, levels, grid.levels),
-            step_size=np.full_like(grid.step_size, step_size),
+            step_size=np.full_like(grid.step_size, step_sizes[0]),
         )
         network.model.get_layer(name).set_weights([grids[name].values])
     return grids
@@ -98,13 +98,13 @@ def _norm_grids(
     grids = {}
     for name, norm in network.norm_grids.items():
         found = read_constants(model, norm_constants(name, norm))
-        gamma, gamma_step = found[f"{name}/gamma"]
+        factors, steps = found[f"{name}/gamma"]
         beta, _ = found[f"{name}/beta"]
         grids[name] = dataclasses.replace(
             norm,
-            gamma_levels=_levels(name, gamma, norm.gamma_levels),
+            factor_levels=_levels(name, factors, norm.factor_levels),
+            factor_step_sizes=np.broadcast_to(steps, factors.shape),
             beta_levels=_levels(name, beta, norm.beta_levels),
-            gamma_step_size=float(gamma_step),
         )
         network.model.get_layer(name).set_weights(
             [grids[name].gamma, grids[name].beta]

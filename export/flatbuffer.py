@@ -175,23 +175,21 @@ def _check_constants(
 ) -> None:
     """Raises if what is added, or scales a norm, is not as in the network."""
     wanted = {
-        name: (grid.levels, np.float32(grid.step_size))
+        name: (grid.levels, grid.step_size.reshape(-1))
         for name, grid in network.constant_grids.items()
     }
     for name, grid in network.norm_grids.items():
         if not matches(name, allow_float):
             wanted |= norm_constants(name, grid)
     found = read_constants(model, wanted)
-    for name, (levels, step_size) in wanted.items():
-        there, scale = found[name]
+    for name, (levels, step_sizes) in wanted.items():
+        there, scales = found[name]
         if not np.array_equal(there, levels.reshape(-1)):
             raise errors.ExportError(
                 f"constant {name!r} has other levels in the file than in the "
                 "network."
             )
-        _check_scales(
-            f"constant {name!r}:", np.array([scale]), np.array([step_size])
-        )
+        _check_scales(f"constant {name!r}:", scales, step_sizes)
 
 
 def _check_activations(network: InferenceModel, model: schema.ModelT) -> None:

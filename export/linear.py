@@ -85,7 +85,9 @@ def _is_dilated_transpose(layer: keras.layers.Layer) -> bool:
 def _flat(kind: type, inputs: tf.Tensor) -> tf.Tensor:
     """Gives the inputs the rank that the operator has."""
     space = _SPACES.get(kind)
-    if space is None or inputs.shape.rank == len(space) + 2:
+    # a norm has one axis of tokens, whatever they are laid out in
+    fits = inputs.shape.rank == len(space or ()) + 2
+    if space is None or (fits and kind is not DeployedLayerNorm):
         return inputs
     return tf.reshape(inputs, (-1, *space, inputs.shape[-1]))
 

@@ -141,7 +141,7 @@ def _exported(
 ) -> keras.Model:
     """Returns the network in the terms of the converter."""
     shapes = {name: grid.levels.shape for name, grid in integers.items()}
-    shapes |= {name: grid.gamma_levels.shape for name, grid in norms.items()}
+    shapes |= {name: (grid.channels,) for name, grid in norms.items()}
     numbers = {name: index for index, name in enumerate(shapes, start=1)}
     producers = graph.producers(network.model)
 

@@ -246,9 +246,15 @@ def read_weights(model: schema.ModelT) -> list[FileWeight]:
 
 
 def linear_operators(model: schema.ModelT) -> Iterator[schema.OperatorT]:
-    """Yields the operators that have weights."""
+    """Yields the operators with the weights of a layer.
+
+    Those that read 16 bits are parts of a LayerNormalization.
+    """
     for operator in model.subgraphs[0].operators:
-        if operator_name(model, operator) in LAYOUTS:
+        layout = LAYOUTS.get(operator_name(model, operator))
+        if layout is not None and (
+            _input(model, operator, layout.data).type != schema.TensorType.INT16
+        ):
             yield operator
 
 

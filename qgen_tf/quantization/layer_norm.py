@@ -1,9 +1,9 @@
 """LayerNormalization in whole numbers of 16 bits.
 
 TensorFlow Lite has no operator for it, and 8 bits are too few for means and
-variances. In 16 bits the runtime has what it is made of: QUANTIZE, MEAN, SUB,
-MUL, MEAN, ADD, RSQRT, MUL, MUL, ADD, QUANTIZE. The step sizes follow from the
-grid of the inputs and that of the outputs, without data.
+variances. In 16 bits the runtime has what it can be made of, see
+`export.norms`. The step sizes follow from the grid of the inputs and that of
+the outputs, without data.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from qgen_tf.quantization.grids import ActivationGrid
 _MAX = 32767.0
 # levels of 16 bits in a step of the outputs
 _FINER = 128.0
+# The runtime has 1 / sqrt as a table of its arguments at even distances, which
+# is right from some hundred levels on. So the variance is taken in several
+# ranges, each this much smaller than the one before.
+_RANGES = (1.0, 16.0, 256.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,29 +38,36 @@ class NormGrid:
       input_step_size: of the grid of the inputs.
       input_bits: of that grid, b.
       output_step_size: of the grid of the outputs.
-      gamma_levels: int16 [channels].
-      beta_levels: int16 [channels].
-      gamma_step_size: of `gamma_levels`.
+      factor_levels: int8 [channels], 127 with the sign of gamma, or 0.
+      factor_step_sizes: float32 [channels]; a factor is gamma times the root
+        of the number of channels.
+      beta_levels: int64 [channels], in units of `output_16_step_size`.
       epsilon: what is added to the variance.
     """
 
     input_step_size: float
     input_bits: int
     output_step_size: float
-    gamma_levels: np.ndarray
+    factor_levels: np.ndarray
+    factor_step_sizes: np.ndarray
     beta_levels: np.ndarray
-    gamma_step_size: float
     epsilon: float
 
     @property
+    def channels(self) -> int:
+        """Number of values that are normalized together."""
+        return len(self.factor_levels)
+
+    @property
     def gamma(self) -> np.ndarray:
-        """The factors, float32 [channels]."""
-        return (self.gamma_levels * self.gamma_step_size).astype(np.float32)
+        """What normalized inputs are multiplied by, float32 [channels]."""
+        factors = self.factor_levels * self.factor_step_sizes
+        return (factors / np.sqrt(self.channels)).astype(np.float32)
 
     @property
     def beta(self) -> np.ndarray:
         """The offsets, float32 [channels]."""
-        return (self.beta_levels * self.shifted_step_size).astype(np.float32)
+        return (self.beta_levels * self.output_16_step_size).astype(np.float32)
 
     @property
     def _range(self) -> float:
@@ -64,37 +75,37 @@ class NormGrid:
 
     @property
     def centered_step_size(self) -> float:
-        """Of the inputs in 16 bits, their mean and their distance from it."""
+        """Of the mean of the inputs, and of their distance from it."""
         return self.input_step_size / 2 ** (15 - self.input_bits)
 
     @property
-    def square_step_size(self) -> float:
-        """Of the squares of the distances."""
-        return self._range**2 / _MAX
+    def power_step_sizes(self) -> tuple[float, ...]:
+        """Of the sum of squared distances, for each of its ranges."""
+        largest = self.channels * self._range**2 / 4.0 / _MAX
+        return tuple(largest / finer for finer in _RANGES)
 
     @property
-    def variance_step_size(self) -> float:
-        """Of their mean, and of what is added to it."""
-        return self._range**2 / 4.0 / _MAX
-
-    @property
-    def epsilon_level(self) -> int:
-        """What is added to the variance, in its steps."""
-        return int(min(np.rint(self.epsilon / self.variance_step_size), _MAX))
+    def epsilon_levels(self) -> tuple[int, ...]:
+        """What is added to that sum, in its steps."""
+        total = self.channels * self.epsilon
+        return tuple(
+            int(min(np.rint(total / step), _MAX))
+            for step in self.power_step_sizes
+        )
 
     @property
     def inverse_step_size(self) -> float:
-        """Of the inverse standard deviation."""
-        return 255.0 / self._range / _MAX
+        """Of the inverse root of that sum."""
+        return 255.0 / self._range / np.sqrt(self.channels) / _MAX
 
     @property
-    def normalized_step_size(self) -> float:
-        """Of the normalized inputs: none exceeds the root of their number."""
-        return float(np.sqrt(len(self.gamma_levels))) / _MAX
+    def product_step_size(self) -> float:
+        """Of the product of the inverse root and the factors."""
+        return 127.0 * self.factor_step_sizes.max() * self.inverse_step_size
 
     @property
-    def shifted_step_size(self) -> float:
-        """Of the scaled inputs, `beta`, and the outputs in 16 bits."""
+    def output_16_step_size(self) -> float:
+        """Of the outputs in 16 bits, and of what is added to get them."""
         return self.output_step_size / _FINER
 
 
@@ -134,15 +145,18 @@ def layer_norm(
     channels = tensor.shape[-1]
     gamma = layer.gamma.numpy() if layer.scale else np.ones(channels)
     beta = layer.beta.numpy() if layer.center else np.zeros(channels)
-    largest = float(np.abs(gamma).max()) or 1.0
-    gamma_step_size = float(np.float32(largest / _MAX))
+    factors = gamma.astype(np.float64) * np.sqrt(channels)
+    largest = np.abs(factors).max() or 1.0
+    levels = np.rint(beta / (output_grid.step_size / _FINER))
     grid = NormGrid(
         input_step_size=input_grid.step_size,
         input_bits=input_grid.num_bits,
         output_step_size=output_grid.step_size,
-        gamma_levels=_levels(gamma, gamma_step_size),
-        beta_levels=_levels(beta, output_grid.step_size / _FINER),
-        gamma_step_size=gamma_step_size,
+        factor_levels=(127 * np.sign(factors)).astype(np.int8),
+        factor_step_sizes=(
+            np.where(factors == 0.0, largest, np.abs(factors)) / 127.0
+        ).astype(np.float32),
+        beta_levels=np.clip(levels, -(2.0**31), 2.0**31).astype(np.int64),
         epsilon=float(layer.epsilon),
     )
     deployed = DeployedLayerNorm(epsilon=layer.epsilon, name=layer.name)
@@ -150,8 +164,3 @@ def layer_norm(
     deployed.set_weights([grid.gamma, grid.beta])
     deployed.grid = grid
     return outputs
-
-
-def _levels(values: np.ndarray, step_size: float) -> np.ndarray:
-    levels = np.clip(np.rint(values / step_size), -_MAX, _MAX)
-    return levels.astype(np.int16)

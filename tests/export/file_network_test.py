@@ -234,7 +234,7 @@ def test_a_norm_is_that_of_the_file():
 
     def change(model, tensors):
         tensor = _tensor(tensors, f"{name}/beta")
-        data = model.buffers[tensor.buffer].data.view(np.int16) + 1
+        data = model.buffers[tensor.buffer].data.view(np.int64) + 1
         model.buffers[tensor.buffer].data = data.view(np.uint8)
 
     found = file_network(_copy(network), _changed(content, change))

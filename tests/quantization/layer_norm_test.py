@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,24 +12,28 @@ layers = keras.layers
 _MOST = 32767.5
 
 
-def _grid(input_bits=8, input_step_size=0.1, channels=4):
+def _grid(input_bits=8, input_step_size=0.1, channels=16, epsilon=1e-6):
+    """Factors of 2, 2, -2, 0 and so on."""
     return NormGrid(
         input_step_size=input_step_size,
         input_bits=input_bits,
         output_step_size=0.05,
-        gamma_levels=np.full(channels, 100, np.int16),
-        beta_levels=np.arange(channels, dtype=np.int16),
-        gamma_step_size=0.01,
-        epsilon=1e-6,
+        factor_levels=np.resize(
+            np.array([127, 127, -127, 0], np.int8), channels
+        ),
+        factor_step_sizes=np.full(channels, 2.0 / 127, np.float32),
+        beta_levels=np.arange(channels),
+        epsilon=epsilon,
     )
 
 
 def test_weights_are_levels_times_steps():
     grid = _grid()
-    np.testing.assert_allclose(grid.gamma, 1.0, rtol=1e-6)
+    # the factors hold the root of the number of channels
+    wanted = [0.5, 0.5, -0.5, 0.0] * 4
+    np.testing.assert_allclose(grid.gamma, wanted, rtol=1e-6)
     # a step of the outputs is 128 of beta
-    wanted = 0.05 / 128.0 * np.arange(4)
-    np.testing.assert_allclose(grid.beta, wanted, rtol=1e-6)
+    np.testing.assert_allclose(grid.beta, 0.05 / 128 * np.arange(16), rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=200)
@@ -51,26 +53,23 @@ def test_nothing_saturates(bits, seed, channels, step_size):
         levels = (2**bits - 1) * (generator.random(channels) < share)
     values = levels * step_size
     centered = values - values.mean()
-    variance = np.mean(centered**2)
+    power = np.sum(centered**2)
     assert np.abs(values).max() <= _MOST * grid.centered_step_size
     assert np.abs(centered).max() <= _MOST * grid.centered_step_size
-    assert (centered**2).max() <= _MOST * grid.square_step_size
-    assert variance <= _MOST * grid.variance_step_size
-    if variance > 0.0:
-        normalized = np.abs(centered).max() / np.sqrt(variance)
-        assert normalized <= _MOST * grid.normalized_step_size
-    if np.sqrt(variance) >= (2**bits - 1) * step_size / 255:
-        inverse = 1.0 / np.sqrt(variance)
+    assert power <= _MOST * grid.power_step_sizes[0]
+    if np.sqrt(power / channels) >= (2**bits - 1) * step_size / 255:
+        inverse = 1.0 / np.sqrt(power)
         assert inverse <= _MOST * grid.inverse_step_size
+        largest = 127.0 * grid.factor_step_sizes.max() * inverse
+        assert largest <= _MOST * grid.product_step_size
 
 
-def test_epsilon_is_a_level_of_the_variance():
-    grid = _grid()
-    assert grid.epsilon_level == 0  # 1e-6 is far below a level
-    large = dataclasses.replace(grid, epsilon=3.0 * grid.variance_step_size)
-    assert large.epsilon_level == 3
-    huge = dataclasses.replace(grid, epsilon=1e9)
-    assert huge.epsilon_level == 32767
+def test_epsilon_is_levels_of_the_sum_of_squares():
+    assert _grid().epsilon_levels == (0, 0, 0)  # 1e-6 is far below a level
+    step = _grid().power_step_sizes[0]
+    large = _grid(epsilon=3.0 * step / 16)
+    assert large.epsilon_levels == (3, 48, 768)
+    assert _grid(epsilon=1e9).epsilon_levels == (32767,) * 3
 
 
 def _call(layer, input_grid, output_grid):
@@ -86,7 +85,7 @@ def _call(layer, input_grid, output_grid):
 
 
 @pytest.mark.parametrize("scale", [True, False])
-def test_between_grids_weights_are_rounded_to_16_bits(scale):
+def test_between_grids_beta_is_rounded(scale):
     layer = layers.LayerNormalization(scale=scale, name="norm", epsilon=1e-3)
     layer(layers.Input((3, 4)))
     gamma = np.array([0.5, -2.0, 0.0, 1.0])
@@ -98,10 +97,8 @@ def test_between_grids_weights_are_rounded_to_16_bits(scale):
     deployed = outputs.node.layer
     assert type(deployed) is DeployedLayerNorm and deployed.name == "norm"
     wanted = gamma if scale else np.ones(4)
-    limit = np.abs(wanted).max() / 32767 / 2 * 1.001
-    np.testing.assert_allclose(deployed.gamma, wanted, atol=limit, rtol=0)
+    np.testing.assert_allclose(deployed.gamma, wanted, rtol=1e-6)
     np.testing.assert_allclose(deployed.beta, beta, atol=0.04 / 256 * 1.001)
-    assert deployed.grid.gamma_levels.dtype == np.int16
     np.testing.assert_array_equal(deployed.gamma, deployed.grid.gamma)
     # the same function otherwise, on inputs that are on their grid
     model = keras.Model(inputs, outputs)
