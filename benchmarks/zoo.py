@@ -15,8 +15,13 @@ NUM_CLASSES = 10
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
+# windows of 7 tokens need images of 224 pixels
+_ARGUMENTS = {"swin_tiny": {"window_size": 4}}
+
+
 def _ours(name: str) -> Build:
-    return lambda: models.MODELS[name](_SHAPE, NUM_CLASSES)
+    arguments = _ARGUMENTS.get(name, {})
+    return lambda: models.MODELS[name](_SHAPE, NUM_CLASSES, **arguments)
 
 
 def _application(name: str) -> Build:
@@ -52,7 +57,10 @@ def _backbone(name: str, block_type: str) -> Build:
 ZOO: dict[str, tuple[str, Build]] = {
     **{
         name: ("qgen_tf", _ours(name))
-        for name in ("nin", "resnet18", "resnet20", "resnet50", "mobilenet_v2")
+        for name in (
+            *("nin", "resnet18", "resnet20", "resnet50", "mobilenet_v2"),
+            *("cifar_vit", "deit_tiny", "cifar_swin", "swin_tiny"),
+        )
     },
     **{
         name: ("tf_keras.applications", _application(name))

@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,8 @@ def tfds_dataset(name: str) -> sources.Source:
             "or set TFDS_DATA_DIR to a folder that has the data set."
         ) from error
     except Exception as error:
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            raise _manual_download(name, builder) from error
         raise errors.DataError(
             f"data set {name!r} is not in {builder.data_dir} and cannot be "
             f"downloaded ({_first_line(error)}): set TFDS_DATA_DIR to a "
@@ -145,6 +148,20 @@ def _check_has_image(folder: pathlib.Path) -> None:
         f"class folder {str(folder)!r} is missing or has no image: put "
         f"{', '.join(_IMAGE_SUFFIXES)} files in it, or remove the class from "
         "every split."
+    )
+
+
+def _manual_download(name: str, builder: Any) -> errors.DataError:
+    """Returns the error for data that nobody can download without a login."""
+    root = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    instructions = instructions.rstrip(".").replace(". ", "; ")
+    return errors.DataError(
+        f"data set {name!r} is not in {builder.data_dir} and has to be "
+        "downloaded by hand: put its archives into "
+        f"{root}/downloads/manual (tensorflow_datasets says: {instructions}) "
+        f"and run `tfds build {name} --data_dir={root}`, or set TFDS_DATA_DIR "
+        "to a folder that has the data set."
     )
 
 

@@ -27,6 +27,8 @@ class Examples:
       shuffle_buffer: number of records among which the next one is drawn;
         `size` for a perfect shuffle.
       labels: [size] when they are known without reading, else None.
+      encoded: from a record to the bytes of its file; None where records
+        are no files.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Examples:
     size: int
     shuffle_buffer: int
     labels: np.ndarray | None = None
+    encoded: Callable[[Any], tf.Tensor] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf import errors
-from qgen_tf.data import examples
+from qgen_tf.data import crops, examples
 
 # A split whose uint8 pixels take no more bytes is decoded once, into memory.
 MAX_BYTES_IN_MEMORY = 2**30
@@ -26,6 +26,15 @@ CHANNEL_STATISTICS = {
     "imagenette": _IMAGENET,
     "imagewoof": _IMAGENET,
 }
+# What published weights were trained with, as such statistics.
+NORMALIZATIONS = {
+    "imagenet": _IMAGENET,
+    # to [-1, 1]
+    "symmetric": (0.5, 0.5),
+    # the mean is subtracted, the range stays that of 0..255
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), 1 / 255),
+}
+AUTO = "auto"
 
 
 def resize(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
@@ -47,21 +56,42 @@ def resize(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     return tf.ensure_shape(tf.saturate_cast(tf.round(resized), tf.uint8), shape)
 
 
-def normalizer(dataset_name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from pixels in 0..255 to the input of a network.
+def check_normalization(normalization: str, channels: int) -> None:
+    """Raises a ConfigError unless images can be normalized so."""
+    if normalization not in (AUTO, *NORMALIZATIONS):
+        raise errors.ConfigError(
+            f"dataset.normalization {normalization!r} is unknown: choose one "
+            f"of {[AUTO, *NORMALIZATIONS]}."
+        )
+    if normalization not in (AUTO, "symmetric") and channels != 3:
+        raise errors.ConfigError(
+            f"dataset.normalization {normalization!r} is of 3 channels and "
+            f"the images have {channels}: set it to {AUTO!r} or 'symmetric'."
+        )
 
-    Channels of a data set in `CHANNEL_STATISTICS` get mean 0 and standard
-    deviation 1 over the training set; other pixels are mapped to [-1, 1].
+
+def normalizer(
+    dataset_name: str, normalization: str = AUTO
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function from pixels in 0..255 to the input of a network.
 
     Args:
       dataset_name: a name of tfds may carry a config and a version
         (`imagenet_resized/32x32:0.1.0`).
+      normalization: one of `NORMALIZATIONS`, or "auto": channels of a data
+        set in `CHANNEL_STATISTICS` get mean 0 and standard deviation 1 over
+        the training set; other pixels are mapped to [-1, 1].
 
     Returns:
       A function of a tensor [..., channels]; it returns float32.
     """
-    base_name = dataset_name.split(":")[0].split("/")[0]
-    mean, deviation = CHANNEL_STATISTICS.get(base_name, (0.5, 0.5))
+    statistics: Any
+    if normalization == AUTO:
+        base_name = dataset_name.split(":")[0].split("/")[0]
+        statistics = CHANNEL_STATISTICS.get(base_name, (0.5, 0.5))
+    else:
+        statistics = NORMALIZATIONS[normalization]
+    mean, deviation = statistics
 
     def normalize(pixels: tf.Tensor) -> tf.Tensor:
         return (tf.cast(pixels, tf.float32) / 255.0 - mean) / deviation
@@ -69,16 +99,22 @@ def normalizer(dataset_name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     return normalize
 
 
-def resized(stored: examples.Examples, image_size: int) -> examples.Examples:
+def resized(
+    stored: examples.Examples, image_size: int, center_crop: float = 0.0
+) -> examples.Examples:
     """Returns the examples with square images, in memory when they fit.
 
     Args:
       stored: with images of any size.
       image_size: pixels a side; 0 keeps the size, which must then be the same
         for all.
+      center_crop: side of the square in the middle that is resized, in units
+        of the shorter side of the image; 0 for the whole image, whose
+        proportions are then not kept.
 
     Raises:
-      errors.ConfigError: `image_size` is negative.
+      errors.ConfigError: `image_size` is negative, or `center_crop` is not in
+        [0, 1] or has no size.
       errors.DataError: there is no example, an image cannot be decoded, or
         sizes differ and `image_size` is 0. The message names the image; but
         in a split that does not fit in memory, all images after the first are
@@ -89,17 +125,27 @@ def resized(stored: examples.Examples, image_size: int) -> examples.Examples:
             f"dataset.image_size is {image_size}: set it to pixels a side, or "
             "to 0 to keep the size of the images."
         )
+    crops.check("dataset.center_crop", center_crop)
+    if center_crop and not image_size:
+        raise errors.ConfigError(
+            f"dataset.center_crop is {center_crop} and dataset.image_size is "
+            "0: set it to the pixels a side that crops are resized to."
+        )
     shape = _first_shape(stored)
     if image_size:
         shape = (image_size, image_size, shape[2])
 
     def decode(record: Any) -> tf.Tensor:
-        image = stored.decode(record)
+        if center_crop:
+            window = crops.center(center_crop)
+            image = crops.decoded(stored, record, window, channels=shape[2])
+        else:
+            image = stored.decode(record)
         if image_size:
             return resize(image, shape)
         return tf.ensure_shape(image, shape)
 
-    result = dataclasses.replace(stored, decode=decode)
+    result = dataclasses.replace(stored, decode=decode, encoded=None)
     if stored.size * int(np.prod(shape)) > MAX_BYTES_IN_MEMORY:
         return result
     try:

@@ -45,6 +45,7 @@ def from_builder(name: str, builder: Any, held_out: str) -> Source:
             decode=lambda record: image.decode_example(record[image_key]),
             size=builder.info.splits[split].num_examples,
             shuffle_buffer=examples.STREAM_SHUFFLE_BUFFER,
+            encoded=lambda record: record[image_key],
         )
 
     return Source(

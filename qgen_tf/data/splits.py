@@ -34,9 +34,11 @@ class Splits:
       train: (image, label) of the training set in fixed order, not augmented,
         not batched; image float32 `image_shape`, normalized; label int32.
       test: the same of the test set.
-      train_examples: the training set before normalization.
+      train_examples: what a training stream reads: the training set before
+        normalization, as it is stored where images are cropped at random.
       test_examples: the test set before normalization.
       augmentation: what a training stream does to the images.
+      normalize: from pixels in 0..255 to the input of a network.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Splits:
     train_examples: examples.Examples
     test_examples: examples.Examples
     augmentation: augmentation.Augmentation
+    normalize: Callable[[tf.Tensor], tf.Tensor]
 
     def corrupted_test(
         self, kind: str, *, severity: int, seed: int = 0
@@ -68,7 +71,7 @@ class Splits:
             corruptions.corrupted(
                 self.test_examples, kind, severity=severity, seed=seed
             ),
-            preprocessing.normalizer(self.name),
+            self.normalize,
         )
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -111,7 +114,8 @@ class Splits:
         batches = stream.epochs_of_batches(
             self.train_examples,
             self.augmentation,
-            preprocessing.normalizer(self.name),
+            self.normalize,
+            image_shape=self.image_shape,
             num_classes=self.num_classes,
             batch_size=batch_size,
             seed=seed,
@@ -140,6 +144,7 @@ def load(dataset_config: Any) -> Splits:
         class.
     """
     augment = augmentation.Augmentation(
+        random_resized_crop=dataset_config.random_resized_crop,
         crop_padding=dataset_config.crop_padding,
         flip=dataset_config.flip,
         rand_augment=dataset_config.rand_augment,
@@ -147,8 +152,11 @@ def load(dataset_config: Any) -> Splits:
         cutmix=dataset_config.cutmix,
     )
     source = datasets.source(dataset_config.name)
-    train = _prepared(source, "train", dataset_config)
-    test = _prepared(source, "test", dataset_config)
+    stored = _chosen(source, "train", dataset_config)
+    train = _prepared(stored, source, dataset_config)
+    test = _prepared(
+        _chosen(source, "test", dataset_config), source, dataset_config
+    )
     if train.image_shape != test.image_shape:
         raise errors.DataError(
             f"images of {train.name!r} have shape {train.image_shape}, those "
@@ -156,7 +164,12 @@ def load(dataset_config: Any) -> Splits:
             "resize them to one."
         )
     augment.check(train.image_shape)
-    normalize = preprocessing.normalizer(dataset_config.name)
+    preprocessing.check_normalization(
+        dataset_config.normalization, train.image_shape[-1]
+    )
+    normalize = preprocessing.normalizer(
+        dataset_config.name, dataset_config.normalization
+    )
     return Splits(
         name=dataset_config.name,
         num_classes=len(source.class_names),
@@ -166,20 +179,28 @@ def load(dataset_config: Any) -> Splits:
         num_test=test.size,
         train=_normalized(train, normalize),
         test=_normalized(test, normalize),
-        train_examples=train,
+        train_examples=stored if augment.random_resized_crop else train,
         test_examples=test,
         augmentation=augment,
+        normalize=normalize,
+    )
+
+
+def _chosen(
+    source: sources.Source, split: str, dataset_config: Any
+) -> examples.Examples:
+    field = f"num_{split}"
+    return examples.subset(
+        getattr(source, split), dataset_config[field], f"dataset.{field}"
     )
 
 
 def _prepared(
-    source: sources.Source, split: str, dataset_config: Any
+    chosen: examples.Examples, source: sources.Source, dataset_config: Any
 ) -> examples.Examples:
-    field = f"num_{split}"
-    chosen = examples.subset(
-        getattr(source, split), dataset_config[field], f"dataset.{field}"
+    prepared = preprocessing.resized(
+        chosen, dataset_config.image_size, dataset_config.center_crop
     )
-    prepared = preprocessing.resized(chosen, dataset_config.image_size)
     examples.check_classes(prepared, source.class_names)
     return prepared
 

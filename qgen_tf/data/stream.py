@@ -10,7 +10,7 @@ import tensorflow as tf
 from qgen_tf.data import augmentation, examples
 
 # What the seed of an epoch is folded with, one number a purpose.
-_ORDER, _IMAGE, _BATCH = range(3)
+_ORDER, _IMAGE, _BATCH, _CROP = range(4)
 
 
 def epochs_of_batches(
@@ -18,6 +18,7 @@ def epochs_of_batches(
     augment: augmentation.Augmentation,
     normalize: Callable[[tf.Tensor], tf.Tensor],
     *,
+    image_shape: tuple[int, int, int],
     num_classes: int,
     batch_size: int,
     seed: int,
@@ -31,9 +32,11 @@ def epochs_of_batches(
     TensorFlow.
 
     Args:
-      stored: the training examples, images of one size.
+      stored: the training examples; their images may have any size if
+        `augment` crops them.
       augment: what is done to images and labels.
       normalize: what is done to batches of pixels at the end.
+      image_shape: (height, width, channels) of every image of a batch.
       num_classes: number of classes.
       batch_size: examples a batch; the last of an epoch may have fewer.
       seed: of the run.
@@ -43,15 +46,17 @@ def epochs_of_batches(
       Batches (images float32 [batch, height, width, channels]; labels float32
       [batch, num_classes], each row sums to one).
     """
+    read = augment.read_fn(stored, image_shape)
     augment_image = augment.image_fn()
-    augment_batch = augment.batch_fn(stored.image_shape)
+    augment_batch = augment.batch_fn(image_shape)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.random.fold_in((seed, 0), epoch)
 
         def image_and_label(index, example):
             record, label = example
-            image = tf.cast(stored.decode(record), tf.float32)
+            image = read(record, _seed(epoch_seed, _CROP, index))
+            image = tf.cast(image, tf.float32)
             image = augment_image(image, _seed(epoch_seed, _IMAGE, index))
             return image, tf.one_hot(label, num_classes)
 

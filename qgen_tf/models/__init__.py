@@ -11,7 +11,12 @@ from typing import Any
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.models.applications import load_imagenet
+from qgen_tf.models.applications import (
+    check_normalization,
+    efficientnet_b0,
+    keras_resnet50,
+    load_imagenet,
+)
 from qgen_tf.models.mobilenet import mobilenet_v2
 from qgen_tf.models.nin import nin
 from qgen_tf.models.pretrained import load_pretrained
@@ -24,6 +29,8 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "cifar_vit": cifar_vit,
     "deit_small": deit_small,
     "deit_tiny": deit_tiny,
+    "efficientnet_b0": efficientnet_b0,
+    "keras_resnet50": keras_resnet50,
     "mobilenet_v2": mobilenet_v2,
     "nin": nin,
     "resnet18": resnet18,
@@ -76,19 +83,22 @@ def build(
         ) from error
 
 
-def start_from(model: keras.Model, pretrained: str) -> None:
+def start_from(model: keras.Model, pretrained: str, normalization: str) -> None:
     """Gives a model the weights that a config names.
 
     Args:
       model: a float model.
       pretrained: the `training.pretrained` of the config.
+      normalization: the `dataset.normalization` of the config.
 
     Raises:
-      ConfigError: there are no weights of that name for the model.
+      ConfigError: there are no weights of that name for the model, or its
+        images are not normalized as in the training of these.
       DataError: they cannot be downloaded.
       ModelError: the file does not fit the model.
     """
     if pretrained == "imagenet":
+        check_normalization(model.name, normalization)
         load_imagenet(model)
     elif pretrained:
         load_pretrained(model, pretrained)

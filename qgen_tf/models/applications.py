@@ -153,6 +153,24 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
+def check_normalization(name: str, normalization: str) -> None:
+    """Raises unless images are as the ImageNet weights of a model want them.
+
+    Args:
+      name: of the model.
+      normalization: the `dataset.normalization` of the config.
+
+    Raises:
+      ConfigError: they are not.
+    """
+    published = PUBLISHED.get(name)
+    if published and published.normalization != normalization:
+        raise errors.ConfigError(
+            f"dataset.normalization is {normalization!r}: the ImageNet weights "
+            f"of {name!r} want {published.normalization!r}."
+        )
+
+
 def load_imagenet(model: keras.Model) -> None:
     """Gives a model the weights that tf_keras.applications has for it.
 

@@ -73,7 +73,11 @@ def train(
         else:
             keras.utils.set_random_seed(config.seed)
             model = _float_model(config, splits)
-            models.start_from(model, config.training.pretrained)
+            models.start_from(
+                model,
+                config.training.pretrained,
+                config.dataset.normalization,
+            )
         run = RunDirectory.create(workdir, config)
         _fit(run, model, teacher, config, splits)
     return run

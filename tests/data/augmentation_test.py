@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.data import augmentation
+from qgen_tf.data import augmentation, examples, preprocessing
 
 _OFF = {
+    "random_resized_crop": 0.0,
     "crop_padding": 0,
     "flip": False,
     "rand_augment": 0.0,
@@ -70,6 +71,33 @@ def test_flip_mirrors_about_half():
     assert (same ^ mirrored).all()
     assert 140 < mirrored.sum() < 260  # 200 expected, sd 10
     np.testing.assert_array_equal(got_labels, labels)
+
+
+def test_crops_are_windows_that_are_resized_and_half_of_them_mirrored():
+    rows = np.arange(40, dtype=np.uint8)[:, None, None]
+    columns = 3 * np.arange(60, dtype=np.uint8)[None, :, None]
+    image = np.concatenate(np.broadcast_arrays(rows, columns), axis=-1)
+    stored = examples.in_memory("one", image[None], np.zeros(1))
+    read = _augmentation(random_resized_crop=0.2, flip=True).read_fn(
+        stored, (8, 8, 2)
+    )
+    mirrored = 0
+    for seed in range(60):
+        got = read(0, tf.constant([seed, 0])).numpy().astype(int)
+        assert got.shape == (8, 8, 2)
+        assert (np.diff(got[..., 0], axis=0) > 0).all()  # rows stay in order
+        slopes = np.sign(np.diff(got[..., 1], axis=1))
+        assert (slopes == slopes[0, 0]).all()
+        mirrored += slopes[0, 0] < 0
+        heights, widths = np.ptp(got[:, 0, 0]), np.ptp(got[0, :, 1]) / 3
+        # the outermost of eight pixels are 7 / 8 of a window apart
+        assert 0.2 * 2400 * 0.7 < heights * widths <= 2400
+    assert 15 < mirrored < 45  # 30 expected, sd 3.9
+    plain = _augmentation(random_resized_crop=1.0).read_fn(stored, (8, 8, 2))
+    np.testing.assert_array_equal(  # no window has all of a 3:2 image
+        plain(0, tf.constant([0, 0])),
+        preprocessing.resize(tf.constant(image), (8, 8, 2)),
+    )
 
 
 def test_mixup_mixes_labels_as_it_mixes_pixels():
@@ -170,6 +198,7 @@ def test_no_stateful_draw_is_left_in_the_graph():
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
+        ({"random_resized_crop": 1.1}, "dataset.random_resized_crop"),
         ({"crop_padding": -1}, "dataset.crop_padding"),
         ({"crop_padding": 8}, "dataset.crop_padding"),
         ({"rand_augment": -0.1}, "dataset.rand_augment"),

@@ -140,6 +140,19 @@ def test_data_that_cannot_be_downloaded(tmp_path, monkeypatch):
     assert "TFDS_DATA_DIR" in message and "tfds build cifar100" in message
 
 
+def test_data_that_must_be_downloaded_by_hand(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(errors.DataError) as caught:
+        datasets.source("imagenet2012")
+    message = str(caught.value)
+    assert f"'imagenet2012' is not in {tmp_path}/imagenet2012/" in message
+    assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar;" in message
+    assert "register on https://image-net.org/" in message
+    assert f"into {tmp_path}/downloads/manual (" in message
+    assert f"`tfds build imagenet2012 --data_dir={tmp_path}`" in message
+    assert "\n" not in message and ". " not in message
+
+
 def test_package_that_preparing_needs_is_named(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

@@ -78,6 +78,36 @@ def test_other_pixels_are_mapped_to_minus_one_to_one():
         np.testing.assert_array_equal(got, [[-1.0], [1.0]])
 
 
+@pytest.mark.parametrize(
+    ("normalization", "pixels", "expected"),
+    [
+        ("imagenet", [123.675, 116.28, 161.925], [0, 0, 1.0 / 0.225 * 0.229]),
+        ("symmetric", [0, 127.5, 255], [-1, 0, 1]),
+        # what keras.applications.imagenet_utils subtracts, in its mode caffe
+        ("caffe", [0, 116.779, 255], [-123.68, 0, 151.061]),
+    ],
+)
+def test_normalization_of_published_weights(normalization, pixels, expected):
+    for name in ("cifar10", "image_folder:x"):
+        normalize = preprocessing.normalizer(name, normalization)
+        got = normalize(tf.constant(pixels, tf.float32))
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "channels", "message"),
+    [
+        ("torch", 3, "'torch' is unknown: choose one of .'auto', 'imagenet'"),
+        ("imagenet", 1, "'imagenet' is of 3 channels and the images have 1"),
+    ],
+)
+def test_normalization_that_is_none(normalization, channels, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        preprocessing.check_normalization(normalization, channels)
+    for known in ("auto", "symmetric"):
+        preprocessing.check_normalization(known, channels)
+
+
 def test_config_and_version_in_a_name_do_not_matter():
     plain = preprocessing.normalizer("cifar10")(tf.zeros([3]))
     versioned = preprocessing.normalizer("cifar10:3.0.2")(tf.zeros([3]))
@@ -97,6 +127,27 @@ def test_resized_examples_in_memory_and_streamed(monkeypatch, max_bytes):
         expected = preprocessing.resize(tf.constant(original), (8, 8, 3))
         np.testing.assert_array_equal(image, expected)
         assert image.dtype == tf.uint8 and label.dtype == tf.int32
+
+
+@pytest.mark.parametrize("max_bytes", [0, 2**30])
+def test_center_crops_keep_proportions(monkeypatch, max_bytes):
+    monkeypatch.setattr(preprocessing, "MAX_BYTES_IN_MEMORY", max_bytes)
+    images = [_image(16, 24), _image(20, 16, seed=1)]
+    stored = preprocessing.resized(_encoded(images), 6, center_crop=0.75)
+    assert stored.image_shape == (6, 6, 3)
+    windows = [images[0][2:14, 6:18], images[1][4:16, 2:14]]
+    for (image, _), window in zip(stored.images(), windows, strict=True):
+        expected = preprocessing.resize(tf.constant(window), (6, 6, 3))
+        np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "center_crop", "message"),
+    [(0, 0.5, "center_crop is 0.5 and .*image_size is 0"), (8, 2.0, "is 2.0")],
+)
+def test_center_crops_that_cannot_be(image_size, center_crop, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        preprocessing.resized(_encoded([_image(5, 7)]), image_size, center_crop)
 
 
 def test_size_is_kept_when_all_images_have_it():

@@ -154,6 +154,37 @@ def test_streamed_examples_resume_too(tmp_path, monkeypatch):
     assert not _equal(resumed, whole[5:10])
 
 
+@pytest.mark.parametrize("max_bytes", [0, 2**30])
+def test_crops_of_files_resume_too(tmp_path, monkeypatch, max_bytes):
+    for split, size in (("train", 6), ("test", 1)):
+        for name in ("ant", "bee"):
+            for index in range(size):
+                suffix = "png" if index % 2 else "jpg"
+                write_image(
+                    tmp_path / split / name / f"{name}{index}.{suffix}",
+                    20 + index,
+                    30,
+                )
+    monkeypatch.setattr(preprocessing, "MAX_BYTES_IN_MEMORY", max_bytes)
+    fields = {
+        "name": f"image_folder:{tmp_path}",
+        "image_size": 8,
+        "random_resized_crop": 0.1,
+        "center_crop": 0.875,
+        "num_train": 10,
+    }
+    splits = _load(**fields)
+    whole = _batches(splits, epochs=2, batch_size=4)
+    resumed = _batches(_load(**fields), epochs=2, first_epoch=1, batch_size=4)
+    assert _equal(resumed, whole[3:])
+    images = np.concatenate([images for images, _ in whole])
+    assert images.shape == (20, 8, 8, 3)
+    assert len({image.tobytes() for image in images}) == 20
+    fixed = {image.numpy().tobytes() for image, _ in splits.train}
+    assert len(fixed) == 10
+    assert not fixed & {image.tobytes() for image in images}
+
+
 def test_no_epochs_left_is_an_empty_stream():
     assert _batches(_load(num_train=100), epochs=2, first_epoch=2) == []
 

@@ -61,6 +61,10 @@ def test_a_training_starts_from_the_weights_of_a_file(undisturbed, tmp_path):
     with pytest.raises(errors.ModelError, match="no file of weights"):
         training.train(config, tmp_path)
     config.training.pretrained = "imagenet"
+    config.model = {"name": "mobilenet_v2", "alpha": 0.1}
+    with pytest.raises(errors.ConfigError, match="want 'symmetric'"):
+        training.train(config, tmp_path)
+    config.model = tiny.config().model
     with pytest.raises(errors.ConfigError, match="no weights for 'nin'"):
         training.train(config, tmp_path)
 
