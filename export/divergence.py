@@ -9,9 +9,8 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from export.flatbuffer import owners
 from export.interpreter import KERNELS, on_grid
-from export.model_file import operator_name, pack, parse
+from export.model_file import operator_name, owners, pack, parse
 from export.runtime_model import fused_before, runtime_model
 from export.weights import expand
 from qgen_tf import errors
@@ -144,13 +143,15 @@ def _tensors(network: InferenceModel, model: schema.ModelT) -> dict[str, int]:
 
 def _is_on(tensor: schema.TensorT, grid: ActivationGrid) -> bool:
     step_size = np.float32(grid.step_size)
+    # an operator may count the tokens of an example among the examples
     shape = [size for size in tensor.shape[1:] if size > 1]
+    wanted = [size for size in grid.output.shape[1:] if size > 1]
     return (
         tensor.type == schema.TensorType.INT8
         and list(tensor.quantization.zeroPoint) == [grid.int8_zero_point]
         and abs(tensor.quantization.scale[0] - step_size)
         <= np.spacing(step_size)
-        and shape == [size for size in grid.output.shape[1:] if size > 1]
+        and shape == wanted[len(wanted) - len(shape) :]
     )
 
 

@@ -209,19 +209,15 @@ class _Chain:
             data=levels,
             name=f"{self._name}/gamma" if np.size(steps) > 1 else "",
         )
-        size = rows or channels
-        if bias is None:
-            # without one, some kernels round in a way of their own
-            zeros = np.zeros(size, np.int64)
-            added = self._graph.tensor((size,), _INT64, data=zeros)
-        else:
-            added = self._constant(bias, _INT64, (size,))
+        operands = [inputs, weight, -1]
+        if bias is not None:
+            operands[2] = self._constant(bias, _INT64, (channels,))
         return self._call(
             "FULLY_CONNECTED",
-            [inputs, weight, added],
+            operands,
             output_step,
             schema.FullyConnectedOptionsT(keepNumDims=True),
-            size=size,
+            size=rows or channels,
             version=4,
         )
 

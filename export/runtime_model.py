@@ -8,8 +8,11 @@ kernels have it:
 * XNNPACK multiplies by a float32 factor and rounds, halves to even;
 * the reference kernels multiply by a 31-bit fixed-point number and round
   twice, first to the steps of the sum, then to those of the output (gemmlowp;
-  Jacob et al. 2018, section 2.2). Where both steps are of like size, as at few
-  bits, that changes many values.
+  Jacob et al. 2018, section 2.2), but for dense layers, which round once.
+  Where both steps are of like size, as at few bits, that changes many values.
+
+XNNPACK leaves some operators to the runtime's own kernels. Additions,
+LayerNormalization and softmax have layers of their own.
 """
 
 from __future__ import annotations
@@ -19,107 +22,25 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-import tensorflow as tf
 
+from export.runtime_add import FixedPointAdd, XnnpackAdd, xnnpack_takes
+from export.runtime_norm import RuntimeNorm
+from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax
+from export.sum_grid import DenseGrid, FixedPointGrid, SumGrid, UpwardGrid
 from qgen_tf.compat import keras
+from qgen_tf.layers import MatMul
 from qgen_tf.quantization import graph
+from qgen_tf.quantization.constants import AddedConstant
 from qgen_tf.quantization.grids import ActivationGrid, grid_of
 from qgen_tf.quantization.inference import InferenceModel
-from qgen_tf.quantization.quantize_registry import Role, role
+from qgen_tf.quantization.quantize_registry import Role, activation_name, role
 from qgen_tf.quantization.runtime_layers import copied
 
 layers = keras.layers
 Layer: TypeAlias = keras.layers.Layer
 
-
-class SumGrid(ActivationGrid):
-    """The grid of XNNPACK's outputs, behind whole sums."""
-
-    def __init__(
-        self,
-        grid: ActivationGrid,
-        input_step: np.float32,
-        weight_steps: np.ndarray,
-        *,
-        count: int = 1,
-        limit: float | None = None,
-    ):
-        """Takes over a grid.
-
-        Args:
-          grid: of the output.
-          input_step: step size of the inputs of the sums.
-          weight_steps: float32 [channels] or [1], of the weights.
-          count: how many sums a mean is of.
-          limit: value at which an activation has cut the outputs, if it has.
-        """
-        super().__init__(
-            grid.step_size, grid.num_bits, grid.zero_point, name=grid.name
-        )
-        self._steps = weight_steps.astype(np.float64) * input_step / count
-        self._limit = limit
-        self._set_ratio(
-            input_step, weight_steps, np.float32(grid.step_size), count
-        )
-
-    def _set_ratio(
-        self,
-        input_step: np.float32,
-        weight_steps: np.ndarray,
-        output_step: np.float32,
-        count: int,
-    ) -> None:
-        self._factor = input_step * weight_steps / output_step
-        self._factor = self._factor / np.float32(count)
-
-    def _rounded(self, sums: tf.Tensor) -> tf.Tensor:
-        """Returns whole sums, float64, in whole steps of the output."""
-        products = tf.cast(sums, tf.float32) * self._factor
-        return tf.cast(tf.round(products), tf.float64)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the inputs on the grid."""
-        sums = tf.round(tf.cast(inputs, tf.float64) / self._steps)
-        steps = self._rounded(sums)
-        if self._limit is not None:
-            highest = np.rint(self._limit / self.step_size)
-            steps = tf.where(inputs < self._limit, steps, highest)
-        steps = tf.clip_by_value(steps, float(self.low), float(self.high))
-        return tf.cast(steps, inputs.dtype) * self.step_size
-
-
-class FixedPointGrid(SumGrid):
-    """The same for the reference kernels, with two roundings."""
-
-    def _set_ratio(
-        self,
-        input_step: np.float32,
-        weight_steps: np.ndarray,
-        output_step: np.float32,
-        count: int,
-    ) -> None:
-        ratio = weight_steps.astype(np.float64) * input_step / output_step
-        fraction, exponent = np.frexp(ratio)
-        # a mean's multiplier is divided, at a power of two that keeps digits
-        digits = int(np.log2(count))
-        multiplier = np.floor(np.rint(fraction * 2.0**31) * 2.0**digits / count)
-        exponent = exponent - digits
-        self._multiplier = multiplier * 2.0 ** (np.maximum(exponent, 0) - 31.0)
-        self._divisor = 2.0 ** np.maximum(-exponent, 0)
-
-    def _rounded(self, sums: tf.Tensor) -> tf.Tensor:
-        # the first rounding takes halves up, the second away from zero
-        products = tf.floor(sums * self._multiplier + 0.5)
-        steps = tf.floor(tf.abs(products) / self._divisor + 0.5)
-        return tf.sign(products) * steps
-
-
-# of TensorFlow Lite's own kernels, the optimized ones differ from both
-_GRIDS = {
-    "xnnpack": SumGrid,
-    "builtin": FixedPointGrid,
-    "reference": FixedPointGrid,
-}
+_PRODUCTS = (MatMul, layers.Multiply)
+_MEANS = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D)
 
 
 def runtime_model(
@@ -127,8 +48,9 @@ def runtime_model(
 ) -> keras.Model:
     """Returns what the runtime computes, for evaluation only.
 
-    Sums of products and means over all pixels are rounded as the kernels do;
-    other operators as in the deployed network, which is right but for ties.
+    Sums, products, means, LayerNormalization and softmax are rounded as the
+    kernels do; other operators as in the deployed network, which is right but
+    for ties.
 
     Args:
       network: a deployed network; it is left as it is.
@@ -137,37 +59,112 @@ def runtime_model(
     """
     if not network.weight_grids:
         return network.model
-    sources = graph.producers(network.model)
-    weight_grids = network.weight_grids | network.affine_grids
+    call = _Builder(network, kernels).call
+    return graph.rebuild(network.model, call, name=network.model.name)
 
-    def call(layer: Layer, apply: Callable[..., Any]) -> Any:
+
+class _Builder:
+    """Builds the layers of the runtime, call by call."""
+
+    def __init__(self, network: InferenceModel, kernels: str):
+        self._kernels = kernels
+        self._sources = graph.producers(network.model)
+        self._steps = {
+            name: grid.step_size.reshape(-1)
+            for name, grid in (
+                network.weight_grids | network.affine_grids
+            ).items()
+        }
+        self._norms = network.norm_grids
+        self._grid_behind = {
+            fused_before(self._sources, layer)[-1].name: layer
+            for layer in network.model.layers
+            if type(layer) is ActivationGrid
+        }
+
+    def call(self, layer: Layer, apply: Callable[..., Any]) -> Any:
+        """Calls what stands for `layer`; see `graph.rebuild`."""
         if isinstance(layer, layers.InputLayer):
             return apply(lambda images: images)
-        copy = functools.partial(copied, layer)
-        if type(layer) is not ActivationGrid:
-            return apply(copy)
-        *relus, source = fused_before(sources, layer)
+        runtime_layer = None
+        if type(layer) is ActivationGrid:
+            runtime_layer = self._grid(layer)
+        elif layer.name in self._norms:
+            runtime_layer = RuntimeNorm(
+                self._norms[layer.name],
+                is_plain=self._kernels == "reference",
+                name=layer.name,
+            )
+        elif isinstance(layer, layers.Add | AddedConstant):
+            runtime_layer = self._add(layer)
+        elif _is_softmax(layer):
+            runtime_layer = self._softmax(layer)
+        return apply(runtime_layer or functools.partial(copied, layer))
+
+    def _grid(self, layer: ActivationGrid) -> SumGrid | None:
+        """Returns the grid behind sums, if it is behind any."""
+        *relus, source = fused_before(self._sources, layer)
         limit = getattr(relus[-1], "max_value", None) if relus else None
-        input_grid = _input_grid(source)
-        weight_steps, count = np.ones(1, np.float32), 1
-        if isinstance(source, layers.GlobalAveragePooling2D):
-            count = int(np.prod(source.input.shape[1:3]))
-        elif source.name in weight_grids:
-            weight_steps = weight_grids[source.name].step_size.reshape(-1)
+        grids = _input_grids(source)
+        if not grids:
+            return None
+        input_step, *others = (np.float32(grid.step_size) for grid in grids)
+        steps, count = np.ones(1, np.float32), 1
+        kind = SumGrid if self._kernels == "xnnpack" else FixedPointGrid
+        if source.name in self._steps:
+            steps = self._steps[source.name]
+            if self._kernels == "builtin":
+                kind = UpwardGrid
+            elif self._kernels == "reference" and type(source) is layers.Dense:
+                kind = DenseGrid
+        elif source.name in self._norms:
+            input_step = np.float32(
+                self._norms[source.name].output_16_step_size
+            )
+            kind = FixedPointGrid
+        elif isinstance(source, _PRODUCTS) and len(others) == 1:
+            steps = np.array(others)
+            if isinstance(source, MatMul) and grids[1].int8_zero_point != 0:
+                kind = FixedPointGrid  # XNNPACK leaves it out
+        elif isinstance(source, _MEANS):
+            count = int(np.prod(source.input.shape[1:-1]))
         else:
-            return apply(copy)
-        if input_grid is None:
-            return apply(copy)
-        grid = _GRIDS[kernels](
+            return None
+        return kind(
             layer,
-            np.float32(input_grid.step_size),
-            weight_steps,
+            input_step,
+            steps,
             count=count,
             limit=None if limit is None else float(limit),
         )
-        return apply(grid)
 
-    return graph.rebuild(network.model, call, name=network.model.name)
+    def _add(self, layer: Layer) -> XnnpackAdd | None:
+        """Returns the addition of two tensors that are on grids."""
+        grids: list[Any] = [*_input_grids(layer)]
+        constant = None
+        if isinstance(layer, AddedConstant):
+            grids.append(layer.grid)
+            constant = layer.grid.levels.astype(np.int64)
+        output = self._grid_behind.get(layer.name)
+        if output is None or len(grids) != 2:
+            return None
+        a, b = (float(grid.step_size) for grid in grids)
+        is_xnnpack = self._kernels == "xnnpack" and xnnpack_takes(
+            (a, b), output.step_size
+        )
+        return (XnnpackAdd if is_xnnpack else FixedPointAdd)(
+            (a, b), output.step_size, constant, name=layer.name
+        )
+
+    def _softmax(self, layer: Layer) -> RuntimeSoftmax | None:
+        """Returns the softmax of a tensor that is on a grid."""
+        grid = grid_of(layer.input)
+        if grid is None:
+            return None
+        is_plain = self._kernels == "reference"
+        return (FixedPointSoftmax if is_plain else RuntimeSoftmax)(
+            grid.step_size, name=layer.name
+        )
 
 
 def fused_before(
@@ -188,8 +185,15 @@ def fused_before(
     return fused
 
 
-def _input_grid(layer: Layer) -> ActivationGrid | None:
-    """Returns the grid of the only input of a layer, if it has one."""
-    if isinstance(layer.input, list):
-        return None
-    return grid_of(layer.input)
+def _is_softmax(layer: Layer) -> bool:
+    if isinstance(layer, layers.Activation):
+        return activation_name(layer) == "softmax"
+    return isinstance(layer, layers.Softmax) and layer.axis == -1
+
+
+def _input_grids(layer: Layer) -> list[ActivationGrid]:
+    """Returns the grids of the inputs of a layer, none if one has none."""
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    grids = [grid_of(tensor) for tensor in inputs]
+    found = [grid for grid in grids if grid is not None]
+    return found if len(found) == len(grids) else []

@@ -1,13 +1,24 @@
+import functools
 import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from export import tflite
 from export.divergence import explain
 from export.model_file import pack, parse
 from qgen_tf import errors
-from qgen_tf.quantization import BitScheme, inference_model
+from qgen_tf.compat import keras
+from qgen_tf.models.swin import cifar_swin
+from qgen_tf.models.vit import cifar_vit
+from qgen_tf.quantization import (
+    ActivationGrid,
+    BitScheme,
+    calibrate,
+    inference_model,
+    quantize_model,
+)
 from tests import harness
 
 GRIDS = {
@@ -40,6 +51,52 @@ def test_a_file_does_not_diverge(build):
     assert {row.max_steps for row in exact} == {0.0}
     assert max(row.max_steps for row in rows) <= 1.0
     assert max(row.share for row in rows) < 0.15
+
+
+def _vit():
+    return cifar_vit((8, 8, 1), 10, patch_size=4, width=8, depth=1, num_heads=2)
+
+
+def _swin():
+    return cifar_swin(
+        (8, 8, 1),
+        10,
+        patch_size=2,
+        width=8,
+        depths=(2,),
+        num_heads=(2,),
+        window_size=2,
+    )
+
+
+@functools.cache
+def _transformer(build):
+    """Returns a network with random weights, and its file."""
+    keras.utils.set_random_seed(3)
+    model = build()
+    for weight in model.trainable_weights:  # scores that differ
+        weight.assign_add(0.2 * tf.random.normal(weight.shape))
+    twin = quantize_model(model, BitScheme(8, 8))
+    calibrate(twin, harness.calibration_data())
+    network = inference_model(twin)
+    return network, tflite.convert(network)
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
+@pytest.mark.parametrize(
+    "build", [_vit, pytest.param(_swin, marks=pytest.mark.slow)]
+)
+def test_a_transformer_does_not_diverge(build, kernels):
+    network, content = _transformer(build)
+    rows = explain(network, content, _images(), kernels=kernels)
+    names = [
+        layer.name
+        for layer in network.model.layers
+        if isinstance(layer, ActivationGrid)
+    ]
+    # of all grids but that of the images
+    assert sorted(row.layer for row in rows) == sorted(names[1:])
+    assert {row.layer for row in rows if row.max_steps > 0.0} == set()
 
 
 def _with_changed_level(content, layer):

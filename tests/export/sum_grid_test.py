@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export.sum_grid import FixedPointGrid, SumGrid
+from qgen_tf.quantization import ActivationGrid
+
+
+def _grid(cls, ratio, *, num_bits=8, zero_point=128, step_size=1.0, **kwargs):
+    grid = ActivationGrid(step_size, num_bits, zero_point, name="grid")
+    return cls(grid, np.float32(ratio * step_size), np.float32(1.0), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("total", "once", "twice"),
+    # 0.3 is 0.6 / 2: 8 gives 4.8, so 5, so 2.5, so 3; rounded once, 2.4 is 2
+    [
+        (8, 2, 3),
+        (-8, -2, -3),
+        (1, 0, 1),
+        (-1, 0, -1),
+        (7, 2, 2),
+        (600, 127, 127),
+    ],
+)
+def test_kernels_round_once_or_twice(total, once, twice):
+    value = tf.constant([total * np.float64(np.float32(0.3))], tf.float64)
+    assert _grid(SumGrid, 0.3)(value).numpy() == [once]
+    assert _grid(FixedPointGrid, 0.3)(value).numpy() == [twice]
+
+
+def test_xnnpack_rounds_halves_to_even():
+    values = tf.constant([0.5, 1.5, -0.5, -1.5], tf.float64)
+    levels = _grid(SumGrid, 0.5)(values).numpy()
+    np.testing.assert_array_equal(levels, [0, 2, 0, -2])
+
+
+@pytest.mark.parametrize("cls", [SumGrid, FixedPointGrid])
+def test_float_errors_of_a_sum_change_nothing(cls):
+    # three sums of 0.5 make 1.5, which an error below would round to 1
+    values = tf.constant([1.5 - 1e-6, 1.5, 1.5 + 1e-6], tf.float64)
+    np.testing.assert_array_equal(_grid(cls, 0.5)(values), [2, 2, 2])
+
+
+@pytest.mark.parametrize("cls", [SumGrid, FixedPointGrid])
+def test_what_a_relu_cut_is_the_rounded_limit(cls):
+    # 6 lies between the sums 5 and 10
+    layer = _grid(cls, 5.0, zero_point=0, limit=6.0)
+    values = layer(tf.constant([5.0, 6.0], tf.float64))
+    np.testing.assert_array_equal(values, [5.0, 6.0])
