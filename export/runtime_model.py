@@ -6,10 +6,11 @@ the runtime. Here sums are whole numbers, and go to the output's grid as the
 kernels have it:
 
 * XNNPACK multiplies by a float32 factor and rounds, halves to even;
-* the reference kernels multiply by a 31-bit fixed-point number and round
+* the runtime's own kernels multiply by a 31-bit fixed-point number and round
   twice, first to the steps of the sum, then to those of the output (gemmlowp;
-  Jacob et al. 2018, section 2.2), but for dense layers, which round once.
-  Where both steps are of like size, as at few bits, that changes many values.
+  Jacob et al. 2018, section 2.2). Where both steps are of like size, as at few
+  bits, that changes many values. The optimized ones take halves up in matrix
+  multiplications, and the plain one of dense layers rounds once, in float64.
 
 XNNPACK leaves some operators to the runtime's own kernels. Additions,
 LayerNormalization and softmax have layers of their own.
@@ -54,8 +55,8 @@ def runtime_model(
 
     Args:
       network: a deployed network; it is left as it is.
-      kernels: "xnnpack" or "reference". For "builtin" the reference kernels
-        are the nearest that is known, and not exact.
+      kernels: "xnnpack", "reference" or "builtin", whose additions round
+        halves in a way that is not known: those of "reference" stand for them.
     """
     if not network.weight_grids:
         return network.model

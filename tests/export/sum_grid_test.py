@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.sum_grid import FixedPointGrid, SumGrid
+from export.sum_grid import DenseGrid, FixedPointGrid, SumGrid, UpwardGrid
 from qgen_tf.quantization import ActivationGrid
 
 
@@ -26,6 +26,7 @@ def _grid(cls, ratio, *, num_bits=8, zero_point=128, step_size=1.0, **kwargs):
 def test_kernels_round_once_or_twice(total, once, twice):
     value = tf.constant([total * np.float64(np.float32(0.3))], tf.float64)
     assert _grid(SumGrid, 0.3)(value).numpy() == [once]
+    assert _grid(DenseGrid, 0.3)(value).numpy() == [once]
     assert _grid(FixedPointGrid, 0.3)(value).numpy() == [twice]
 
 
@@ -35,16 +36,27 @@ def test_xnnpack_rounds_halves_to_even():
     np.testing.assert_array_equal(levels, [0, 2, 0, -2])
 
 
-@pytest.mark.parametrize("cls", [SumGrid, FixedPointGrid])
+@pytest.mark.parametrize(
+    "cls", [SumGrid, DenseGrid, FixedPointGrid, UpwardGrid]
+)
 def test_float_errors_of_a_sum_change_nothing(cls):
     # three sums of 0.5 make 1.5, which an error below would round to 1
     values = tf.constant([1.5 - 1e-6, 1.5, 1.5 + 1e-6], tf.float64)
     np.testing.assert_array_equal(_grid(cls, 0.5)(values), [2, 2, 2])
 
 
-@pytest.mark.parametrize("cls", [SumGrid, FixedPointGrid])
+@pytest.mark.parametrize(
+    "cls", [SumGrid, DenseGrid, FixedPointGrid, UpwardGrid]
+)
 def test_what_a_relu_cut_is_the_rounded_limit(cls):
     # 6 lies between the sums 5 and 10
     layer = _grid(cls, 5.0, zero_point=0, limit=6.0)
     values = layer(tf.constant([5.0, 6.0], tf.float64))
     np.testing.assert_array_equal(values, [5.0, 6.0])
+
+
+def test_optimized_kernels_take_both_halves_up():
+    # -8 gives -4.8, so -5, so -2.5, so -2; rounded away from zero, -3
+    value = tf.constant([-8 * np.float64(np.float32(0.3))], tf.float64)
+    assert _grid(UpwardGrid, 0.3)(value).numpy() == [-2]
+    assert _grid(FixedPointGrid, 0.3)(value).numpy() == [-3]
