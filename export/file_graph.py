@@ -97,7 +97,7 @@ class FileGraph:
         codes.append(
             schema.OperatorCodeT(
                 builtinCode=number,
-                deprecatedBuiltinCode=number,
+                deprecatedBuiltinCode=min(number, 127),  # of 8 bits
                 version=version,
             )
         )

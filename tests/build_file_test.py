@@ -29,7 +29,8 @@ def test_every_foreign_import_is_declared():
     parser = configparser.ConfigParser()
     parser.read(imports.REPOSITORY / "setup.cfg")
     declared = parser["options"]["install_requires"]
-    for_tests = declared + parser["options.extras_require"]["test"]
+    extras = parser["options.extras_require"]
+    for_tests = declared + extras["test"] + extras["peers"]
     known = imports.modules()
     for module, path in known.items():
         allowed = for_tests if module.startswith("tests") else declared

@@ -55,8 +55,6 @@ def run(
     ]
     last = tensor(*output)
     graph.operator(name, operands, last, options, version)
-    for code in model.operatorCodes:  # a number of 8 bits
-        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     runtime = litert.Interpreter(
         model_content=graph.file(first, last),
         experimental_op_resolver_type=KERNELS[kernels],
