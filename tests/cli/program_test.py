@@ -142,7 +142,10 @@ def test_mistakes_that_need_tensorflow_to_be_seen(tmp_path):
 def test_names_of_configs_are_files(monkeypatch):
     assert program._config_names() == [
         *("cifar10_mobilenet_v2", "cifar10_nin", "cifar10_resnet18"),
-        *("cifar10_resnet20", "cifar10_resnet50", "quickstart"),
+        *("cifar10_resnet20", "cifar10_resnet50", "cifar10_swin"),
+        *("cifar10_vit", "image_folder", "imagenet_deit_tiny"),
+        *("imagenet_mobilenet_v2", "imagenet_resnet18"),
+        *("imagenet_resnet50", "imagenet_swin_tiny", "quickstart"),
     ]
     path = program._with_config_path("--config=quickstart")
     assert path.startswith("--config=/") and path.endswith("quickstart.py")
