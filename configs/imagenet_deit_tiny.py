@@ -18,7 +18,7 @@ Cost, an estimate: 1.3e9 multiplications an image, 6 operations for each
 40 hours on a device that reaches 2e13 a second. A twin has a tenth of the
 epochs and takes, with its teacher, some 1.6 times as long for each: 6 hours.
 The device then takes 2,700 images a second. With RandAugment, a core makes
-some 90 (benchmarks/input_pipeline.py): 30 cores, or 9 with
+some 90 by estimate: 30 cores, or 9 with
 --config.dataset.rand_augment=0.
 
 Published weights to start from: --config.training.pretrained=PATH, a file of

@@ -18,7 +18,7 @@ Cost, an estimate: 4.5e9 multiplications an image, 6 operations for each
 140 hours on a device that reaches 2e13 a second. A twin has a tenth of the
 epochs and takes, with its teacher, some 1.6 times as long for each: 22 hours.
 The device then takes 740 images a second, with RandAugment those of 8 cores
-(benchmarks/input_pipeline.py).
+by estimate.
 
 Published weights to start from: --config.training.pretrained=PATH, a file of
 .safetensors or .npz under the names of timm or the authors.

@@ -77,6 +77,7 @@ class _Builder:
             ).items()
         }
         self._norms = network.norm_grids
+        self._constants = network.constant_grids
         self._grid_behind = {
             fused_before(self._sources, layer)[-1].name: layer
             for layer in network.model.layers
@@ -143,9 +144,9 @@ class _Builder:
         """Returns the addition of two tensors that are on grids."""
         grids: list[Any] = [*_input_grids(layer)]
         constant = None
-        if isinstance(layer, AddedConstant):
-            grids.append(layer.grid)
-            constant = layer.grid.levels.astype(np.int64)
+        if layer.name in self._constants:
+            grids.append(self._constants[layer.name])
+            constant = grids[-1].levels.astype(np.int64)
         output = self._grid_behind.get(layer.name)
         if output is None or len(grids) != 2:
             return None

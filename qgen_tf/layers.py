@@ -97,6 +97,18 @@ class MatMul(keras.layers.Layer):
         return {**super().get_config(), "transpose_b": self.transpose_b}
 
 
+def hidden_keys(regions: np.ndarray) -> np.ndarray:
+    """Returns which keys a query does not see: those of other regions.
+
+    Args:
+      regions: integers [windows, tokens].
+
+    Returns:
+      bool [windows, queries, keys].
+    """
+    return regions[:, :, None] != regions[:, None]
+
+
 def _relative_positions(window_size: int) -> np.ndarray:
     """Returns the row of the bias table for each pair of tokens of a window.
 
@@ -177,8 +189,7 @@ class AttentionBias(keras.layers.Layer):
         bias = tf.tile(tf.transpose(bias, (2, 0, 1)), (self._num_windows, 1, 1))
         if self.mask is None:
             return bias
-        hidden = self.mask[:, :, None] != self.mask[:, None]
-        hidden = np.repeat(hidden, self.num_heads, axis=0)
+        hidden = np.repeat(hidden_keys(self.mask), self.num_heads, axis=0)
         return bias + tf.constant(hidden * mask_value, bias.dtype)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qgen_tf.compat import keras
+from qgen_tf.layers import hidden_keys
 
 
 @keras.utils.register_keras_serializable(package="qgen_tf")
@@ -51,8 +52,7 @@ class KeyMask(keras.layers.Layer):
     def call(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns the scores, cut."""
         regions = np.asarray(self.regions)
-        hidden = regions[:, :, None] != regions[:, None]
-        highest = np.where(hidden, self.low, self.high)
+        highest = np.where(hidden_keys(regions), self.low, self.high)
         highest = np.repeat(highest, self.num_heads, axis=0)
         return tf.minimum(scores, highest.astype(scores.dtype.as_numpy_dtype))
 
