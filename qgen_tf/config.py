@@ -53,6 +53,9 @@ def default_config() -> ml_collections.ConfigDict:
                 "warmup_epochs": 1.0,
                 "weight_decay": 1e-4,  # kernels only, decoupled
                 "label_smoothing": 0.0,
+                # loss of the training set, in nats, from which a float model
+                # or a twin is trained no further; 0 = off
+                "stop_at_loss": 0.0,
                 # of the layers, here and in the twins: mixed_bfloat16 or
                 # mixed_float16; weights and quantizers stay float32
                 "mixed_precision": "float32",
@@ -118,6 +121,21 @@ def default_config() -> ml_collections.ConfigDict:
                 "sam_sharpness": {"rho": 0.05},  # length of the step
                 "hessian_trace": {"num_probes": 8},  # random vectors
                 "margin_percentile": {"percentile": 10.0},
+            },
+            # corrupted test sets, on which the gap is measured as well
+            "corruptions": {
+                "kinds": (),  # keys of qgen_tf.data.corruptions.CORRUPTIONS
+                "severities": (1, 3, 5),  # of each kind, 1..5
+                "num_examples": 0,  # of the test set, the first; 0 = all
+                "seed": 0,  # of what is drawn for the images
+            },
+            # the float models of a sweep; each has the twins above
+            "sweep": {
+                # (field of this config, its values): all combinations
+                "axes": (),
+                # combinations, drawn at random; 0 = all
+                "num_combinations": 0,
+                "seed": 0,  # of the draw and of the order
             },
         }
     )

@@ -38,6 +38,10 @@ STEP_RULES = {
 }
 
 
+class NoGridError(errors.ConfigError):
+    """A measure of rounding was asked of a model that rounds no weight."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RoundedWeight:
     """A weight of a network, and the grid that it is rounded to.
@@ -187,14 +191,14 @@ def _trained_grids(model: keras.Model) -> dict[str, WeightGrid]:
 
 
 def require_grids(model: keras.Model, found: Sized) -> None:
-    """Raises a ConfigError if there is no weight with a grid.
+    """Raises a NoGridError if there is no weight with a grid.
 
     Args:
       model: as it was passed.
       found: the weights with a grid.
     """
     if not found:
-        raise errors.ConfigError(
+        raise NoGridError(
             f"model {model.name!r} has no weight on a grid among those that "
             "are chosen: say num_bits, to ask what rounding would do to a "
             "float model."

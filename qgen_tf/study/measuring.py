@@ -17,6 +17,7 @@ from export.file_network import file_network
 from qgen_tf import data, errors, measures
 from qgen_tf.compat import keras
 from qgen_tf.measures.perturbations import deployed_network
+from qgen_tf.measures.rounding import NoGridError
 from qgen_tf.quantization import (
     InferenceModel,
     inference_model,
@@ -94,6 +95,15 @@ def measure(
     """
     run = RunDirectory(run_dir)
     run.require_trained()
+    with run.locked():
+        return _measure(run, settings, tflite)
+
+
+def _measure(
+    run: RunDirectory,
+    settings: ml_collections.ConfigDict,
+    tflite: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
     names = names_of(settings)
     target, wanted = MEASURES_FILE, _wanted(settings)
     if tflite is not None:
@@ -125,6 +135,9 @@ def measure(
             step(name)
             try:
                 take(name)
+            except NoGridError as error:
+                # a sweep asks its float models, too
+                record["failed"][name] = str(error)
             except errors.UserError as error:
                 if ALL not in settings.names:
                     raise

@@ -1,5 +1,6 @@
 """Training into run directories."""
 
+from qgen_tf.training.locks import lock
 from qgen_tf.training.norms import reestimate_norms
 from qgen_tf.training.qat_model import CosineRise, QATModel
 from qgen_tf.training.run_directory import (
@@ -12,12 +13,8 @@ from qgen_tf.training.run_directory import (
     run_path,
     with_bits,
 )
-from qgen_tf.training.train import (
-    check,
-    load_model,
-    make_deterministic,
-    train,
-)
+from qgen_tf.training.saved_model import load_model
+from qgen_tf.training.train import check, make_deterministic, train
 
 __all__ = [
     "TRAINED_FILE",
@@ -30,6 +27,7 @@ __all__ = [
     "is_quantized",
     "label",
     "load_model",
+    "lock",
     "make_deterministic",
     "reestimate_norms",
     "run_path",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,39 @@ class EpochBackup(keras.callbacks.Callback):
     def history(self) -> pd.DataFrame:
         """One row an epoch."""
         return pd.DataFrame(self._history)
+
+
+class LossTarget(keras.callbacks.Callback):
+    """Ends a training whose loss on the training set has reached a target.
+
+    Models of one loss can be compared: otherwise, bits and training loss are
+    confounded (Jiang et al. 2020, arXiv 1912.02178, stop at 0.01 nats). The
+    loss after each epoch is written into its row of the history.
+    """
+
+    def __init__(self, target: float, evaluate: Callable[[], float]):
+        """Initializes the callback.
+
+        Args:
+          target: in nats; 0 never ends a training, and evaluates nothing.
+          evaluate: returns the loss now, in nats.
+        """
+        super().__init__()
+        self._target = target
+        self._evaluate = evaluate
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluates; comes before what writes the history."""
+        if self._target:
+            logs["train_loss"] = self._evaluate()
+            self.model.stop_training = logs["train_loss"] <= self._target
+
+    def reached(self, history: pd.DataFrame) -> float | None:
+        """Returns the loss that ended a training; None if none did."""
+        if not self._target or history.empty:
+            return None
+        loss = float(history["train_loss"].iloc[-1])
+        return loss if loss <= self._target else None
 
 
 class EpochSeed(keras.callbacks.Callback):

@@ -13,7 +13,11 @@ It is the only interface between training, measuring, export and study:
       export/             model.tflite; verification.json, .txt and .html;
                           divergence.json and .svg; what compare needs of
                           bundles/
+      corruptions.json    accuracies and losses on corrupted test sets
+      seconds.json        that each stage took, where a sweep ran it
+      failure.json        why the last attempt of a sweep failed
       backup/             the newest epoch, while training runs
+      .lock               names the process that writes
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ import ml_collections
 from qgen_tf import errors
 from qgen_tf.config import default_config
 from qgen_tf.quantization import FLOAT_BITS
+from qgen_tf.training.locks import lock
 
 TRAINED_FILE = "train.json"
 
@@ -175,6 +180,10 @@ class RunDirectory:
     def label(self) -> str:
         """The bits, such as "w4a8", or "float"."""
         return label(self.config)
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other processes from writing into the run; see `lock`."""
+        return lock(self.path / ".lock")
 
     @property
     def is_trained(self) -> bool:

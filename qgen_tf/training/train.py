@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import shutil
@@ -10,9 +9,9 @@ import shutil
 import ml_collections
 import tensorflow as tf
 
-from qgen_tf import data, errors, models
+from qgen_tf import data, errors, measures, models
 from qgen_tf.compat import keras
-from qgen_tf.quantization import BitScheme, calibrate, quantize_model
+from qgen_tf.quantization import calibrate, quantize_model
 from qgen_tf.training import callbacks, optimizers, precision
 from qgen_tf.training.norms import reestimate_norms
 from qgen_tf.training.qat_model import CosineRise, QATModel, check_settings
@@ -24,8 +23,12 @@ from qgen_tf.training.run_directory import (
     is_quantized,
     run_path,
 )
+from qgen_tf.training.saved_model import load_model, save_weights, scheme
 
 _CALIBRATION_BATCH = 128
+# whose loss is held against `training.stop_at_loss`
+_TARGET_EXAMPLES = 10_000
+_TARGET_BATCH = 256
 
 
 def make_deterministic(seed: int) -> None:
@@ -65,7 +68,7 @@ def train(
         if is_quantized(config):
             if config.quantization.overrides:
                 # one that matches no layer must not wait for the float model
-                quantize_model(_float_model(config, splits), _scheme(config))
+                quantize_model(_float_model(config, splits), scheme(config))
             parent = train(float_config(config), workdir)
             keras.utils.set_random_seed(config.seed)
             teacher = load_model(parent.path)
@@ -79,7 +82,10 @@ def train(
                 config.dataset.normalization,
             )
         run = RunDirectory.create(workdir, config)
-        _fit(run, model, teacher, config, splits)
+        with run.locked():
+            # another process may have finished it in the meantime
+            if not run.is_trained:
+                _fit(run, model, teacher, config, splits)
     return run
 
 
@@ -87,13 +93,18 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises a ConfigError for settings that cannot be trained with."""
     quantization = config.quantization
     if is_quantized(config):
-        _scheme(config)
+        scheme(config)
     check_settings(
         quantization.distillation,
         quantization.temperature,
         quantization.dampening,
     )
     precision.check_policy(config.training.mixed_precision)
+    if not 0.0 <= config.training.stop_at_loss < math.inf:
+        raise errors.ConfigError(
+            f"training.stop_at_loss is {config.training.stop_at_loss}: set it "
+            "to a loss in nats, or to 0 to train for all epochs."
+        )
     for field, value, smallest in (
         ("training.epochs", config.training.epochs, 1),
         ("training.batch_size", config.training.batch_size, 1),
@@ -117,15 +128,10 @@ def _float_model(
     return models.build(config.model, splits.image_shape, splits.num_classes)
 
 
-def _scheme(config: ml_collections.ConfigDict) -> BitScheme:
-    fields = (field.name for field in dataclasses.fields(BitScheme))
-    return BitScheme(**{name: config.quantization[name] for name in fields})
-
-
 def _quantized(
     model: keras.Model, config: ml_collections.ConfigDict, splits: data.Splits
 ) -> keras.Model:
-    quantized = quantize_model(model, _scheme(config))
+    quantized = quantize_model(model, scheme(config))
     calibrate(
         quantized,
         splits.train.take(config.quantization.calibration_examples).batch(
@@ -148,10 +154,11 @@ def _fit(
     steps = splits.steps_per_epoch(settings.batch_size)
     compiled = _compiled(model, teacher, config, stage.epochs * steps, steps)
     backup = callbacks.EpochBackup(run, model, compiled.optimizer)
+    target = _loss_target(model, config, splits)
     done = backup.restore()
     if not done:
         save_weights(model, run, "initial.weights.h5")
-    if done < stage.epochs:
+    if done < stage.epochs and target.reached(backup.history) is None:
         compiled.fit(
             splits.training_stream(
                 batch_size=settings.batch_size,
@@ -165,6 +172,7 @@ def _fit(
             verbose=0,
             callbacks=[
                 callbacks.EpochSeed(config.seed),
+                target,
                 backup,
                 callbacks.ProgressBar(
                     run.label, epochs=stage.epochs, steps=steps, done=done
@@ -177,7 +185,18 @@ def _fit(
         )
         batches = math.ceil(stage.reestimate_norms / settings.batch_size)
         reestimate_norms(model, stream.take(batches))
-    _finish(run, model, splits, backup)
+    _finish(run, model, splits, backup, target)
+
+
+def _loss_target(
+    model: keras.Model, config: ml_collections.ConfigDict, splits: data.Splits
+) -> callbacks.LossTarget:
+    predict = measures.predictor(model)
+    examples = splits.train.take(_TARGET_EXAMPLES).batch(_TARGET_BATCH)
+    return callbacks.LossTarget(
+        config.training.stop_at_loss,
+        lambda: measures.evaluate(predict, examples).loss,
+    )
 
 
 def _compiled(
@@ -223,9 +242,10 @@ def _finish(
     model: keras.Model,
     splits: data.Splits,
     backup: callbacks.EpochBackup,
+    target: callbacks.LossTarget,
 ) -> None:
-    with atomic_path(run.path / "history.csv") as target:
-        backup.history.to_csv(target, index=False)
+    with atomic_path(run.path / "history.csv") as path:
+        backup.history.to_csv(path, index=False)
     save_weights(model, run, "final.weights.h5")
     run.write_json(
         TRAINED_FILE,
@@ -236,6 +256,7 @@ def _finish(
             "num_test": splits.num_test,
             "parameters": model.count_params(),
             "epochs": len(backup.history),
+            "stopped_at_loss": target.reached(backup.history),
         },
     )
     _remove_backup(run)
@@ -244,52 +265,3 @@ def _finish(
 def _remove_backup(run: RunDirectory) -> None:
     """Removes the newest epoch, which a killed process may have left."""
     shutil.rmtree(run.path / "backup", ignore_errors=True)
-
-
-def save_weights(model: keras.Model, run: RunDirectory, name: str) -> None:
-    """Writes the weights of `model` into a run, whole or not at all."""
-    # A view that is not compiled: optimizer and metrics are not of the model.
-    weights_only = keras.Model(model.inputs, model.outputs)
-    # with as much again for what HDF5 writes around them
-    num_bytes = 2**20 + 2 * sum(
-        weight.dtype.size * weight.shape.num_elements()
-        for weight in weights_only.weights
-    )
-    with atomic_path(run.path / name, num_bytes=num_bytes) as target:
-        weights_only.save_weights(target)
-
-
-def load_model(
-    run_dir: str | os.PathLike[str], *, initial: bool = False
-) -> keras.Model:
-    """Returns the trained model of a run directory.
-
-    The model is built anew from the config and given its weights: no scope, no
-    custom objects, no code from the file. Mixed precision is of training: the
-    model computes in the policy that Keras has now, float32 unless it was set.
-
-    Args:
-      run_dir: written by `qgen-train`.
-      initial: whether to return it as it was before the first step.
-
-    Raises:
-      RunDirectoryError: there is no finished run, or its weights are damaged.
-    """
-    run = RunDirectory(run_dir)
-    run.require_trained()
-    config = run.config
-    facts = run.read_json(TRAINED_FILE)
-    model = models.build(
-        config.model, tuple(facts["image_shape"]), facts["num_classes"]
-    )
-    if is_quantized(config):
-        model = quantize_model(model, _scheme(config))
-    path = run.path / f"{'initial' if initial else 'final'}.weights.h5"
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.RunDirectoryError(
-            f"{path} cannot be read ({error}): delete {run.path} and train "
-            "again."
-        ) from error
-    return model
