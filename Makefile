@@ -15,7 +15,7 @@ SOURCES := setup.cfg pyproject.toml
 .DELETE_ON_ERROR:
 .PHONY: help quickstart study-cifar10 figures models device-arm64
 .PHONY: bench-accuracy bench-overhead bench-measures bench-tflite
-.PHONY: test fuzz lint clean
+.PHONY: test fuzz lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -84,6 +84,9 @@ lint: $(VENV)/installed-test ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-test ## build the API reference into build/api
+	$(BIN)/python -m sphinx -W --keep-going -q docs/api build/api
 
 clean: ## remove the environment and the caches; runs are kept
 	rm -rf $(VENV) build dist *.egg-info

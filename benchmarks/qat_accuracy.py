@@ -104,10 +104,13 @@ def _baseline(config: Any, float_run: Any, splits: Any) -> dict[str, Any]:
 def _rows(config: Any, workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Returns one row for each model of one seed."""
     from qgen_tf import data, training
-    from qgen_tf.study import sweep
+    from qgen_tf.study import design
 
     splits = data.load(config.dataset)
-    runs = [training.train(trial, workdir) for trial in sweep.trials(config)]
+    runs = [
+        training.train(trial.config, workdir)
+        for trial in design.trials(config, workdir)
+    ]
     rows = [
         _done_once(run.path / "accuracy.json", _measured, run, splits)
         for run in runs

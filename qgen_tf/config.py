@@ -124,7 +124,9 @@ def default_config() -> ml_collections.ConfigDict:
             },
             # corrupted test sets, on which the gap is measured as well
             "corruptions": {
-                "kinds": (),  # keys of qgen_tf.data.corruptions.CORRUPTIONS
+                # keys of qgen_tf.data.corruptions.CORRUPTIONS; of cifar10 at 32
+                # pixels, also kinds of tfds' cifar10_corrupted that are there
+                "kinds": (),
                 "severities": (1, 3, 5),  # of each kind, 1..5
                 "num_examples": 0,  # of the test set, the first; 0 = all
                 "seed": 0,  # of what is drawn for the images

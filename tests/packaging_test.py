@@ -91,7 +91,16 @@ def test_sdist_can_be_tested(archives):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
-    ["qgen-train", "qgen-measure", "qgen-export", "qgen-sweep", "qgen-report"],
+    [
+        "qgen",
+        "qgen-doctor",
+        "qgen-export",
+        "qgen-figure",
+        "qgen-measure",
+        "qgen-report",
+        "qgen-sweep",
+        "qgen-train",
+    ],
 )
 def test_script_explains_itself_from_any_folder(installed, script, tmp_path):
     output = _run(installed / script, "--help", cwd=tmp_path)

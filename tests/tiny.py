@@ -22,3 +22,12 @@ def config(**training) -> ml_collections.ConfigDict:
     tiny.measures.pac_bayes_sigma.num_samples = 2
     tiny.measures.pac_bayes_sigma.max_samples = 2
     return tiny
+
+
+def runs(config: ml_collections.ConfigDict, workdir) -> list:
+    """Runs every trial of a config, one after the other, in this process."""
+    from qgen_tf.study import design, trial
+
+    return [
+        trial.run(one.config, workdir) for one in design.trials(config, workdir)
+    ]

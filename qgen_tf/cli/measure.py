@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 from ml_collections import config_flags
 
-from qgen_tf.cli import program
+from qgen_tf.cli import execution, program
 from qgen_tf.config import default_config
 
 MANUAL = """\
@@ -71,24 +71,37 @@ _SETTINGS = config_flags.DEFINE_config_dict(
         "The fields are those of `measures` in a config."
     ),
 )
+_STRATEGY = execution.define_strategy()
+_DETERMINISTIC = execution.define_deterministic()
 
 
 def _main() -> None:
     run_dir = program.require(_RUN_DIR)
-    from qgen_tf import training
     from qgen_tf.study import measuring, tables
 
     settings = _SETTINGS.value
     if _MEASURES.value:
         settings.names = tuple(_MEASURES.value)
-    training.make_deterministic(seed=0)
-    record = measuring.measure(run_dir, settings, tflite=_TFLITE.value)
+    strategy = execution.start(_STRATEGY, _DETERMINISTIC, seed=0)
+    with strategy.scope():
+        record = measuring.measure(run_dir, settings, tflite=_TFLITE.value)
     print(tables.measures_text(record))
 
 
 def main() -> None:
     """Runs the program."""
-    program.run(_main, MANUAL, (_RUN_DIR, _MEASURES, _TFLITE, _SETTINGS))
+    program.run(
+        _main,
+        MANUAL,
+        (
+            _RUN_DIR,
+            _MEASURES,
+            _TFLITE,
+            _SETTINGS,
+            _STRATEGY,
+            _DETERMINISTIC,
+        ),
+    )
 
 
 if __name__ == "__main__":

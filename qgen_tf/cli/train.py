@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qgen_tf.cli import program
+from qgen_tf.cli import execution, program
 
 MANUAL = """\
 Trains the model of a config into a run directory, or goes on where a killed
@@ -17,23 +17,30 @@ Examples:
       a network in network on CIFAR-10 with 4-bit weights
   qgen-train --config=my_notes/pets.py --config.seed=3
       a config of your own; start it from qgen_tf.config.default_config()
+  qgen-train --config=imagenet_resnet50 --strategy=mirrored
+      on all GPUs of this machine; docs/guide.md tells of several machines
 """
 
 _CONFIG = program.define_config()
 _WORKDIR = program.define_workdir()
+_STRATEGY = execution.define_strategy()
+_DETERMINISTIC = execution.define_deterministic()
 
 
 def _main() -> None:
     config = program.require_config(_CONFIG)
     from qgen_tf import training
 
-    training.make_deterministic(config.seed)
-    print(training.train(config, _WORKDIR.value).path)
+    strategy = execution.start(_STRATEGY, _DETERMINISTIC, config.seed)
+    with strategy.scope():
+        print(training.train(config, _WORKDIR.value).path)
 
 
 def main() -> None:
     """Runs the program."""
-    program.run(_main, MANUAL, (_CONFIG, _WORKDIR))
+    program.run(
+        _main, MANUAL, (_CONFIG, _WORKDIR, _STRATEGY, _DETERMINISTIC)
+    )
 
 
 if __name__ == "__main__":

@@ -52,20 +52,32 @@ def check(kind: str, severity: int) -> None:
     """
     if kind not in CORRUPTIONS:
         raise errors.ConfigError(
-            f"corruption {kind!r} is unknown: choose one of "
-            f"{list(CORRUPTIONS)}."
+            f"corruption {kind!r} is unknown: choose one of {available()}."
         )
-    if severity not in SEVERITIES:
-        raise errors.ConfigError(
-            f"severity is {severity}: choose one of {list(SEVERITIES)}, from "
-            "weak to strong."
-        )
-    package = CORRUPTIONS[kind]
-    if package and importlib.util.find_spec(package) is None:
+    check_severity(severity)
+    if kind not in available():
         raise errors.ConfigError(
             f"corruption {kind!r} needs the package scikit-image: run "
             "`pip install scikit-image`, or choose another one."
         )
+
+
+def check_severity(severity: int) -> None:
+    """Raises a ConfigError unless the severity is one of 1..5."""
+    if not isinstance(severity, int) or severity not in SEVERITIES:
+        raise errors.ConfigError(
+            f"severity is {severity}: choose one of {list(SEVERITIES)}, from "
+            "weak to strong."
+        )
+
+
+def available() -> list[str]:
+    """Returns the kinds whose packages are installed."""
+    return [
+        kind
+        for kind, package in CORRUPTIONS.items()
+        if package is None or importlib.util.find_spec(package) is not None
+    ]
 
 
 def corrupted(

@@ -50,7 +50,7 @@ class SpectralDensity:
 
     @property
     def trace(self) -> float:
-        """Trace of the Hessian: n times the mean eigenvalue."""
+        """Trace of the Hessian, n times the mean eigenvalue."""
         return float(self.num_weights * (self.weights @ self.nodes))
 
 

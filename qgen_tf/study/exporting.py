@@ -21,6 +21,7 @@ from qgen_tf.measures.equivalence import require_margin
 from qgen_tf.quantization import InferenceModel, inference_model
 from qgen_tf.study import tables, verification_page
 from qgen_tf.study.divergence_figure import divergence_figure
+from qgen_tf.study.latency import latency_ms
 from qgen_tf.training import RunDirectory, atomic_path, load_model
 
 VERIFICATION_FILE = "export/verification.json"
@@ -163,6 +164,12 @@ def verify(
         "settings": dataclasses.asdict(settings),
         "sha256": _digest(content),
         **dataclasses.asdict(verification),
+        "latency_ms": latency_ms(
+            content,
+            next(iter(splits.test))[0].numpy(),
+            kernels=settings.kernels,
+            expand_low_bits=settings.expand_low_bits,
+        ),
     }
     path = run.path / settings.verification_file
     for suffix, text in (

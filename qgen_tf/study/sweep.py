@@ -1,76 +1,172 @@
-"""Runs a float model and its quantized twins through every stage."""
+"""Runs every trial of a study, in as many processes as there is room for."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import pathlib
+from collections.abc import Callable
 
 import ml_collections
+import tqdm
 
-from qgen_tf import errors, training
-from qgen_tf.study import exporting, measuring
+from qgen_tf.study import design, scheduler, trial, worker
+from qgen_tf.study.design import Trial
+from qgen_tf.study.scheduler import Resources
+from qgen_tf.training import RunDirectory
 
 
-def trials(
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a sweep has come to.
+
+    Attributes:
+      runs: that went through every stage, in the order of the design.
+      failed: name of the run directory of each other one to the reason.
+    """
+
+    runs: list[RunDirectory]
+    failed: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a sweep has done so far.
+
+    Attributes:
+      done: trials that went through every stage.
+      failed: those whose last attempt failed, to the reason.
+      open: the others.
+    """
+
+    done: list[Trial]
+    failed: dict[Trial, str]
+    open: list[Trial]
+
+
+def progress(
     config: ml_collections.ConfigDict,
-) -> list[ml_collections.ConfigDict]:
-    """Returns the config of the float model and those of its twins.
+    workdir: str | os.PathLike[str],
+    *,
+    retry_failed: bool = False,
+) -> Progress:
+    """Returns what is done of a sweep.
 
-    All share seed, data order and, through the float model that the twins are
-    fine-tuned from, initial weights: their comparison is paired.
+    A twin of a float model that has failed counts as failed.
+
+    Args:
+      config: of the sweep.
+      workdir: folder of run directories.
+      retry_failed: whether those that have failed are open again.
 
     Raises:
-      ConfigError: a twin is not a pair of numbers.
+      UserError: a setting of any trial is wrong.
     """
-    twins = []
-    for bits in config.twins:
-        if len(bits) != 2 or not all(isinstance(bit, int) for bit in bits):
-            raise errors.ConfigError(
-                f"twins has {bits!r}: write pairs (weight_bits, "
-                "activation_bits), such as ((8, 8), (4, 8))."
-            )
-        twins.append(training.with_bits(config, *bits))
-    return [training.float_config(config), *twins]
-
-
-def is_done(
-    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
-) -> bool:
-    """Whether every trial has gone through every stage."""
-    return all(
-        (path / "config.json").exists()
-        and measuring.is_measured(path, config.measures)
-        and exporting.is_verified(path)
-        for path in (
-            training.run_path(workdir, trial) for trial in trials(config)
-        )
-    )
+    found = Progress([], {}, [])
+    failed_paths = set()
+    for one in design.trials(config, workdir):
+        if trial.is_done(one.config, workdir):
+            found.done.append(one)
+            continue
+        reason = None if retry_failed else trial.failure(one.config, workdir)
+        if one.parent and one.parent in failed_paths:
+            reason = f"{one.parent.name}, which it needs, failed"
+        if reason is None:
+            found.open.append(one)
+        else:
+            failed_paths.add(one.path)
+            found.failed[one] = reason
+    return found
 
 
 def run(
-    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
-) -> list[training.RunDirectory]:
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    resources: Resources | None = None,
+    *,
+    retry_failed: bool = False,
+) -> Outcome:
     """Trains, measures, exports and verifies every trial.
 
     What is done already is left as it is; a killed sweep goes on where it
-    stopped.
+    stopped, and loses the unfinished epochs and measures of the trials that
+    were running.
 
     Args:
-      config: the float model; `config.twins` says which twins it has.
-      workdir: folder of run directories.
-
-    Returns:
-      The runs, the float one first.
+      config: of the sweep; see `design.trials`.
+      workdir: folder of run directories; on a cluster, of a file system that
+        all machines share.
+      resources: where trials run; one core each on this machine if None.
+      retry_failed: whether to try again what has failed before.
 
     Raises:
       UserError: a setting of any trial is wrong; then none has started.
     """
-    planned = trials(config)
-    for trial in planned:
-        training.check(trial)
-    runs = []
-    for trial in planned:
-        run = training.train(trial, workdir)
-        measuring.measure(run.path, config.measures)
-        exporting.verify(run.path)
-        runs.append(run)
-    return runs
+    resources = resources or Resources()
+    workdir = pathlib.Path(workdir).absolute()
+    found = progress(config, workdir, retry_failed=retry_failed)
+    failed = {one.path.name: reason for one, reason in found.failed.items()}
+    if found.open:
+        failed |= _run(config.name, found, workdir, resources)
+    return Outcome(
+        [
+            RunDirectory(one.path)
+            for one in design.trials(config, workdir)
+            if trial.is_done(one.config, workdir)
+        ],
+        failed,
+    )
+
+
+def _run(
+    title: str, found: Progress, workdir: pathlib.Path, resources: Resources
+) -> dict[str, str]:
+    """Runs what is open; returns what failed."""
+    by_name = {one.path.name: one for one in found.open}
+    jobs = [
+        scheduler.Job(
+            name,
+            (one.config, workdir, pathlib.Path.cwd(), resources.cpus),
+            one.parent.name if one.parent else None,
+        )
+        for name, one in by_name.items()
+    ]
+    with (
+        scheduler.cluster(resources),
+        _bar(title, found) as bar,
+    ):
+        state = scheduler.run(
+            jobs, worker.work, resources, on_change=_shower(bar, found)
+        )
+    for name, one in by_name.items():
+        if name in state.crashed:
+            trial.record_failure(one.config, workdir, state.failed[name])
+    return state.failed
+
+
+def _bar(title: str, found: Progress) -> tqdm.tqdm:
+    done = len(found.done)
+    return tqdm.tqdm(
+        total=done + len(found.open) + len(found.failed),
+        initial=done + len(found.failed),
+        desc=title,
+        unit="model",
+        dynamic_ncols=True,
+        smoothing=0.0,
+    )
+
+
+def _shower(
+    bar: tqdm.tqdm, found: Progress
+) -> Callable[[scheduler.State], None]:
+    before = bar.n
+
+    def show(state: scheduler.State) -> None:
+        failed = len(found.failed) + len(state.failed)
+        bar.set_postfix_str(
+            f"{failed} failed, {state.running} running", refresh=False
+        )
+        bar.n = before + len(state.done) + len(state.failed)
+        bar.refresh()
+
+    return show

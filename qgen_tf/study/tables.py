@@ -9,14 +9,14 @@ import pandas as pd
 
 # column -> (heading, digits after the point)
 COLUMNS = {
-    "model": ("model", None),
+    "bits": ("model", None),
     "train_accuracy": ("train acc. [%]", 2),
     "test_accuracy": ("test acc. [%]", 2),
     "train_loss": ("train loss [nats]", 4),
     "test_loss": ("test loss [nats]", 4),
-    "accuracy_gap": ("gap [points]", 2),
+    "gap": ("gap [points]", 2),
     "loss_gap": ("loss gap [nats]", 4),
-    "tflite_accuracy_gap": ("TFLite gap [points]", 2),
+    "file_gap": ("TFLite gap [points]", 2),
     "gap_difference": ("TFLite - Keras [points]", 2),
     "verdict": ("same gap?", None),
     "argmax_agreement": ("same class, test [%]", 2),
@@ -25,7 +25,17 @@ COLUMNS = {
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the columns that answer the main question, as text."""
+    """Returns the columns that answer the main question, as text.
+
+    Of one float model and its twins there is a row for each. Of several, there
+    is one for each choice of bits, with the number of models, their means with
+    standard errors, and how many files have the gap of their model.
+    """
+    is_one = frame["twin_of"].nunique() == 1
+    return (_of_each if is_one else _of_bits)(frame)
+
+
+def _of_each(frame: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for column, (heading, digits) in COLUMNS.items():
         values = frame[column]
@@ -35,8 +45,34 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def _of_bits(frame: pd.DataFrame) -> pd.DataFrame:
+    order = frame.sort_values(
+        ["weight_bits", "activation_bits"], ascending=False
+    )["bits"].unique()
+    rows = []
+    for bits in order:
+        models = frame[frame["bits"] == bits]
+        row = {"model": bits, "models": str(len(models))}
+        for column, (heading, digits) in COLUMNS.items():
+            if digits is not None:
+                row[heading] = _mean_text(models[column], digits)
+            elif column == "verdict":
+                same = int((models["verdict"] == "same").sum())
+                row[heading] = f"same: {same} of {len(models)}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean_text(values: pd.Series, digits: int) -> str:
+    """Returns a mean with its standard error, if that is known."""
+    text = f"{values.mean():.{digits}f}"
+    if values.count() < 2:
+        return text
+    return f"{text} ± {values.sem():.{digits}f}"
+
+
 def summary_text(frame: pd.DataFrame) -> str:
-    """Returns the summary with a column for each model: it fits a terminal."""
+    """Returns the summary with a column for each of its rows."""
     by_model = summary(frame).set_index("model").T
     by_model.columns.name = None
     return by_model.to_string()
@@ -86,7 +122,14 @@ def verification_text(record: dict[str, Any]) -> str:
         kind = corruption_text(record)
         lines += _comparison_lines(record["corrupted"], f"gap to {kind}")
         lines += _agreement_lines(kind, record["corrupted"]["test"])
-    return "\n".join([*lines, _file_line(record)])
+    lines.append(_file_line(record))
+    # records of earlier versions have none
+    if latency := record.get("latency_ms"):
+        lines.append(
+            f"latency: p50 {latency['p50']:.3g} ms, p90 {latency['p90']:.3g} "
+            "ms for an image, on one thread of this machine"
+        )
+    return "\n".join(lines)
 
 
 def device_text(record: dict[str, Any]) -> str:

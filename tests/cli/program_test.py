@@ -10,7 +10,10 @@ from qgen_tf import measures
 from qgen_tf.cli import measure, program
 from tests import imports
 
-_PROGRAMS = ("train", "measure", "export", "sweep", "report", "figure")
+_PROGRAMS = (
+    *("train", "measure", "export", "sweep", "report", "figure"),
+    "doctor",
+)
 
 
 def _start(name, *arguments, cwd=None):

@@ -106,6 +106,7 @@ def test_a_corrupted_test_set_is_normalized_like_the_test_set():
         ("rain", 1, 0, "'rain' is unknown: choose one of .*'fog'"),
         ("fog", 0, 0, "severity is 0: choose one of"),
         ("fog", 6, 0, "severity is 6"),
+        ("fog", 2.0, 0, "severity is 2.0"),
         ("fog", 1, -1, "seed is -1"),
     ],
 )
@@ -126,3 +127,8 @@ def test_a_missing_package_is_named(monkeypatch):
     corruptions.check("fog", 1)
     with pytest.raises(errors.ConfigError, match="pip install scikit-image"):
         corruptions.check("brightness", 1)
+    # nor offered in the place of another one
+    with pytest.raises(errors.ConfigError, match="'rain' is unknown") as caught:
+        corruptions.check("rain", 1)
+    assert "'fog'" in str(caught.value)
+    assert "'brightness'" not in str(caught.value)

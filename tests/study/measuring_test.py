@@ -1,6 +1,7 @@
 """Measures of a run, and of the weights in its file."""
 
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from export.model_file import pack, parse
 from qgen_tf import errors, measures
-from qgen_tf.study import exporting, measuring, sweep
+from qgen_tf.study import exporting, measuring
 from qgen_tf.training import RunDirectory
 from tests import tiny
 
@@ -31,7 +32,7 @@ def _settings(*names, **fields):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return sweep.run(tiny.config(), tmp_path_factory.mktemp("runs"))
+    return tiny.runs(tiny.config(), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["float", "w4a8"])
@@ -161,3 +162,53 @@ def test_rises_that_cannot_be_found_are_recorded(runs, tmp_path, monkeypatch):
     with pytest.raises(errors.ModelError, match="not finite"):
         run.path.joinpath(measuring.MEASURES_FILE).unlink()
         measuring.measure(run.path, _settings(measuring.LOSS_RISES))
+
+
+def test_measuring_with_other_settings_measures_again(runs):
+    settings = tiny.config().measures
+    first = measuring.measure(runs[0].path, settings)
+    settings.average_sharpness.sigma = 0.2
+    second = measuring.measure(runs[0].path, settings)
+    sharpness = "average_sharpness"
+    assert second["measures"][sharpness]["settings"]["sigma"] == 0.2
+    assert (
+        second["measures"][sharpness]["value"]
+        != first["measures"][sharpness]["value"]
+    )
+    assert second["gap"] == first["gap"]
+    assert measuring.measure(runs[0].path, tiny.config().measures) == first
+
+
+def test_what_rounding_costs_is_found_of_the_float_run(runs, tmp_path):
+    settings = tiny.config().measures
+    settings.names = (*settings.names, measuring.LOSS_RISES)
+    for run, bits in zip(runs, ([8, 6, 4, 3, 2], []), strict=True):
+        copy = shutil.copytree(run.path, tmp_path / run.path.name)
+        record = measuring.measure(copy, settings)
+        rises = record.get("rises", [])
+        assert [rise["num_bits"] for rise in rises] == bits
+        assert measuring.is_measured(copy, settings)
+
+
+def test_measures_of_rounding_are_not_of_a_float_run(runs, tmp_path):
+    settings = tiny.config().measures
+    settings.names = ("regularization_gauss_newton",)
+    for run, has_one in zip(runs, (False, True), strict=True):
+        copy = shutil.copytree(run.path, tmp_path / run.path.name)
+        record = measuring.measure(copy, settings)
+        name = settings.names[0]
+        assert (name in record["measures"]) == has_one
+        assert (name in record["failed"]) != has_one
+        assert measuring.is_measured(copy, settings)
+
+
+def test_an_unknown_measure_is_refused(runs):
+    settings = tiny.config().measures
+    settings.names = ("beauty",)
+    with pytest.raises(errors.ConfigError, match="'beauty' is unknown"):
+        measuring.measure(runs[0].path, settings)
+
+
+def test_measures_are_json(runs):
+    text = (runs[1].path / measuring.MEASURES_FILE).read_text()
+    assert "NaN" not in text and json.loads(text)["noise"]
