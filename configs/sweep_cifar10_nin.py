@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.training.batch_size = 64
     config.training.warmup_epochs = 1.0
     config.training.stop_at_loss = 0.3  # nats
-    config.quantization.epochs = 6
+    config.quantization.epochs = 12
     config.quantization.learning_rate = 1e-3
     config.twins = ((8, 8), (4, 8), (2, 8))
     config.measures.num_examples = 1024

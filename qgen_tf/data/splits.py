@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -128,10 +130,30 @@ class Splits:
         )
 
 
-def load(dataset_config: Any) -> Splits:
-    """Loads the data set of a config.
+_loaded: contextvars.ContextVar[dict[str, Splits] | None] = (
+    contextvars.ContextVar("loaded", default=None)
+)
 
-    A set that fits in memory is read here, once; a larger one is streamed.
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Loads a data set once for all that asks for it inside.
+
+    It stays in memory until the end; files that change inside are not read
+    again.
+    """
+    outer = _loaded.get()
+    token = _loaded.set({} if outer is None else outer)
+    try:
+        yield
+    finally:
+        _loaded.reset(token)
+
+
+def load(dataset_config: Any) -> Splits:
+    """Loads the data set of a config; inside of `shared`, once.
+
+    A set that fits in memory is read here; a larger one is streamed.
     Subsets (`num_train`, `num_test`) do not depend on the seed of a run, so
     that models of different seeds are comparable.
 
@@ -143,6 +165,16 @@ def load(dataset_config: Any) -> Splits:
       errors.DataError: the data set is missing, malformed or has an empty
         class.
     """
+    loaded = _loaded.get()
+    if loaded is None:
+        return _load(dataset_config)
+    key = dataset_config.to_json(sort_keys=True)
+    if key not in loaded:
+        loaded[key] = _load(dataset_config)
+    return loaded[key]
+
+
+def _load(dataset_config: Any) -> Splits:
     augment = augmentation.Augmentation(
         random_resized_crop=dataset_config.random_resized_crop,
         crop_padding=dataset_config.crop_padding,

@@ -1,18 +1,23 @@
-"""Plots of a study."""
+"""Plots of runs, and what all plots of a study have in common."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 
+import matplotlib
+import matplotlib.axes
+import matplotlib.collections
+import matplotlib.colors
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 
-from qgen_tf.training import RunDirectory
-
 _SIZE = (7.0, 3.4)
+_PANEL = (3.2, 2.6)
 # Above the axes, where no point can be.
 LEGEND = {
     "frameon": False,
@@ -21,6 +26,12 @@ LEGEND = {
     "ncols": 4,
     "borderaxespad": 0.2,
 }
+# Of middling brightness: to be told apart on white and on black.
+GREY = "#858c96"
+ACCENT = "#3f87d1"
+_COLORS = (ACCENT, "#d9822b", "#c2457f", "#3d9a65", "#8e6bd1", "#a08a2c")
+_MOST_SHAPES = 200  # more of them are drawn as pixels, which take less room
+_DPI = 110  # of what is drawn as pixels
 
 
 def panels(columns: int = 1) -> tuple[matplotlib.figure.Figure, np.ndarray]:
@@ -28,124 +39,227 @@ def panels(columns: int = 1) -> tuple[matplotlib.figure.Figure, np.ndarray]:
     figure = matplotlib.figure.Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        _plain(axis)
     return figure, axes
 
 
-def _error(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """Returns distances to the ends of an interval, [2, models]."""
-    values = frame[column]
-    low, high = frame[f"{column}_low"], frame[f"{column}_high"]
-    return np.maximum([values - low, high - values], 0.0)
+def panel(
+    title: str = "",
+) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
+    """Returns a figure of one panel: a page sets them side by side."""
+    figure = matplotlib.figure.Figure(figsize=_PANEL, layout="constrained")
+    axis = figure.subplots()
+    axis.set_title(title, fontsize="medium", loc="left")
+    _plain(axis)
+    return figure, axis
 
 
-def gaps(frame: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Gap of each trained model and of its file, with 95 % intervals."""
-    figure, axes = panels(2)
-    positions = np.arange(len(frame))
-    for axis, suffix, label in zip(
-        axes, ("accuracy_gap", "loss_gap"), ("points", "nats"), strict=True
-    ):
-        for shift, prefix, name in (
-            (-0.1, "", "Keras"),
-            (0.1, "tflite_", "TFLite"),
-        ):
-            axis.errorbar(
-                positions + shift,
-                frame[prefix + suffix],
-                yerr=_error(frame, prefix + suffix),
-                fmt="o",
-                capsize=3,
-                label=name,
+def _plain(axis: matplotlib.axes.Axes) -> None:
+    axis.grid(alpha=0.25)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def by_bits(frame: pd.DataFrame) -> list[str]:
+    """Returns the labels of bits, those with more bits first."""
+    columns = ["weight_bits", "activation_bits", "bits"]
+    rows = frame[columns].drop_duplicates()
+    return rows.sort_values(columns, ascending=False)["bits"].tolist()
+
+
+def colors(frame: pd.DataFrame) -> dict[str, str]:
+    """Returns the color of each label of bits: grey is float."""
+    labels = [label for label in by_bits(frame) if label != "float"]
+    palette: Iterable[str] = _COLORS
+    if len(labels) > len(_COLORS):
+        gradient = matplotlib.colormaps["turbo"]
+        palette = [
+            matplotlib.colors.to_hex(gradient(place))
+            for place in np.linspace(0.1, 0.9, len(labels))
+        ]
+    return {"float": GREY} | dict(zip(labels, palette, strict=False))
+
+
+def are_many(number: int) -> bool:
+    """Whether so many points or lines are to be drawn as pixels."""
+    return number > _MOST_SHAPES
+
+
+def faint_lines(
+    axis: matplotlib.axes.Axes,
+    lines: list[np.ndarray],
+    color: str | list[str] = GREY,
+    *,
+    opacity: float = 0.5,
+) -> None:
+    """Draws lines, each [points, 2]; the more there are the fainter."""
+    number = max(len(lines), 1)
+    axis.add_collection(
+        matplotlib.collections.LineCollection(
+            lines,
+            colors=color,
+            linewidths=0.8,
+            alpha=float(np.clip(8.0 / number, 0.06, opacity)),
+            rasterized=are_many(number),
+        )
+    )
+    axis.autoscale_view()
+
+
+def histories(
+    runs: pd.DataFrame, palette: dict[str, str]
+) -> list[matplotlib.figure.Figure]:
+    """Training loss and accuracy of each run, epoch by epoch.
+
+    Args:
+      runs: a row for each run and epoch, with `run` and `bits`.
+      palette: of `colors`.
+    """
+    drawn = []
+    for name in ("loss", "accuracy"):
+        figure, axis = panel(f"training {name}")
+        curves = runs.groupby(["run", "bits"], sort=False)
+        lines = [rows[["epoch", name]].to_numpy() for _, rows in curves]
+        tints = [palette[bits] for (_, bits), _ in curves]
+        faint_lines(axis, lines, tints, opacity=0.9)
+        ends = np.array([line[-1] for line in lines])
+        axis.scatter(
+            ends[:, 0],
+            ends[:, 1],
+            s=8,
+            color=tints,
+            rasterized=are_many(len(ends)),
+        )
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(
+            matplotlib.ticker.MaxNLocator(integer=True)
+        )
+        if name == "loss" and spans_a_decade(runs[name].to_numpy()):
+            axis.set_yscale("log")
+        drawn.append(figure)
+    return drawn
+
+
+def spans_a_decade(values: np.ndarray) -> bool:
+    """Whether values are positive and spread so that logarithms show more."""
+    return bool(values.min() > 0.0 and values.max() > 10.0 * values.min())
+
+
+def bin_widths(
+    layers: pd.DataFrame, palette: dict[str, str]
+) -> list[matplotlib.figure.Figure]:
+    """Bin width of each layer: figure 1 of QGen, a panel for each network.
+
+    Lines are medians over runs; the shade reaches from the smallest to the
+    largest. A single run has its channels in the place of runs.
+
+    Args:
+      layers: a row for each run and quantized layer, with `model`, `bits` and
+        the fields of `LayerNoise`.
+      palette: of `colors`.
+    """
+    drawn = []
+    for network, rows in layers.groupby("model", sort=False):
+        figure, axis = panel(str(network))
+        names = _in_order(rows)
+        figure.set_size_inches(_SIZE[0], 3.8)
+        for bits, of_bits in rows.groupby("bits", sort=False):
+            by_layer = of_bits.groupby("layer")
+            is_single = of_bits["run"].nunique() == 1
+            low, high = (
+                ("step_size_min", "step_size_max")
+                if is_single
+                else ("step_size", "step_size")
             )
-        axis.axhline(0.0, color="0.5", linewidth=0.8)
-        axis.set_xticks(positions, frame["model"])
-        axis.set_ylabel(f"{suffix.replace('_', ' ')} [{label}]")
-        axis.legend(**LEGEND)
-    return figure
-
-
-def accuracies(frame: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Accuracy and loss of each model on the training and the test set."""
-    figure, axes = panels(2)
-    positions = np.arange(len(frame))
-    for axis, quantity, unit in zip(
-        axes, ("accuracy", "loss"), ("%", "nats"), strict=True
-    ):
-        for split, marker in (("train", "o"), ("test", "s")):
-            axis.plot(
-                positions, frame[f"{split}_{quantity}"], marker, label=split
+            table = pd.DataFrame(
+                {
+                    "median": by_layer["step_size"].median(),
+                    "low": by_layer[low].min(),
+                    "high": by_layer[high].max(),
+                }
+            ).reindex(names)
+            places, color = np.arange(len(names)), palette[bits]
+            axis.plot(places, table["median"], ".-", color=color, label=bits)
+            axis.fill_between(
+                places, table["low"], table["high"], color=color, alpha=0.18
             )
-        axis.set_xticks(positions, frame["model"])
-        axis.set_ylabel(f"{quantity} [{unit}]")
-        axis.legend(**LEGEND)
-    return figure
+        axis.set_yscale("log")
+        axis.set_ylabel("bin width")
+        axis.set_xticks(np.arange(len(names)), names)
+        axis.tick_params(axis="x", labelrotation=60, labelsize="small")
+        drawn.append(figure)
+    return drawn
 
 
-def flatness(
-    frame: pd.DataFrame, measures: Sequence[str]
+def _in_order(rows: pd.DataFrame) -> list[str]:
+    """Returns the layers as they follow each other, of the deepest run first.
+
+    Layers that only shallower runs have come last.
+    """
+    depths = rows.groupby("run")["layer"].size()
+    deepest = rows[rows["run"] == depths.idxmax()]["layer"]
+    return list(dict.fromkeys([*deepest, *rows["layer"]]))
+
+
+def noise_powers(
+    layers: pd.DataFrame, palette: dict[str, str]
 ) -> matplotlib.figure.Figure:
-    """Each flatness measure of each model, with its standard error."""
-    figure, axes = panels(len(measures))
-    positions = np.arange(len(frame))
-    for axis, name in zip(axes, measures, strict=True):
-        axis.errorbar(
-            positions,
-            frame[name],
-            yerr=frame[f"{name}_standard_error"],
-            fmt="o",
-            capsize=3,
-        )
-        axis.set_xticks(positions, frame["model"])
-        axis.set_ylabel(name.replace("_", " "))
-    return figure
-
-
-def bin_widths(noise: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Mean bin width of each layer, a line for each bit width."""
-    figure, (axis,) = panels()
-    for model, rows in noise.groupby("model", sort=False):
-        axis.semilogy(rows["layer"], rows["step_size"], ".-", label=model)
-    axis.set_ylabel("bin width")
-    axis.tick_params(axis="x", labelrotation=60)
-    axis.legend(**LEGEND)
-    return figure
-
-
-def noise_powers(noise: pd.DataFrame) -> matplotlib.figure.Figure:
     """Measured noise power of each layer against the prediction of theory."""
-    figure, (axis,) = panels()
-    for model, rows in noise.groupby("model", sort=False):
+    figure, axis = panel()
+    figure.set_figwidth(_SIZE[0])
+    powers = layers[["predicted_noise_power", "noise_power"]]
+    positive = layers[(powers > 0).all(axis=1)]
+    for bits, rows in positive.groupby("bits", sort=False):
         axis.loglog(
-            rows["predicted_noise_power"], rows["noise_power"], "o", label=model
+            rows["predicted_noise_power"],
+            rows["noise_power"],
+            "o",
+            markersize=3.5 if are_many(len(positive)) else 5.0,
+            markeredgewidth=0,
+            alpha=0.7,
+            color=palette[bits],
+            rasterized=are_many(len(positive)),
         )
-    powers = noise[["predicted_noise_power", "noise_power"]].to_numpy()
-    ends = [powers[powers > 0].min(), powers.max()]
-    axis.loglog(ends, ends, color="0.5", linewidth=0.8, label="equal")
-    axis.set_xlabel("predicted: sum of s² / 12")
+    if len(positive):
+        ends = [powers[powers > 0].min().min(), powers.max().max()]
+        axis.loglog(ends, ends, color=GREY, linewidth=0.8)
+    axis.set_xlabel("predicted noise power: sum of s² / 12")
     axis.set_ylabel("measured")
-    axis.legend(**LEGEND)
-    return figure
-
-
-def histories(runs: Iterable[RunDirectory]) -> matplotlib.figure.Figure:
-    """Training loss and accuracy of each run, epoch by epoch."""
-    figure, axes = panels(2)
-    for run in runs:
-        history = pd.read_csv(run.path / "history.csv")
-        for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-            axis.plot(history["epoch"], history[name], label=run.label)
-            axis.set_xlabel("epoch")
-            axis.set_ylabel(f"training {name}")
-    axes[0].set_yscale("log")
-    axes[0].legend(**LEGEND)
     return figure
 
 
 def data_uri(figure: matplotlib.figure.Figure) -> str:
-    """Returns a figure as a PNG inside a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/png;base64,{encoded}"
+    """Returns a figure as an SVG inside a data URI.
+
+    What is black in the figure takes the color of the text of a page: it is
+    black where the reader likes light pages, and white where dark ones.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "qgen"}
+    ):
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            dpi=_DPI,
+            metadata={"Date": None},
+        )
+    encoded = base64.b64encode(_themed(buffer.getvalue()).encode()).decode()
+    return f"data:image/svg+xml;base64,{encoded}"
+
+
+_FONTS = re.compile(r"'DejaVu Sans'[^;\"]*sans-serif")
+_THEME = """<style>
+svg { color: #1c2127; fill: currentColor }
+@media (prefers-color-scheme: dark) { svg { color: #dfe3e8 } }
+</style>"""
+
+
+def _themed(svg: str) -> str:
+    start = svg.index("<svg")
+    inside = svg.index(">", start) + 1
+    body = svg[inside:].replace("#000000", "currentColor")
+    # the font that measured the text is seldom there; the page's always is
+    body = _FONTS.sub("system-ui, sans-serif", body)
+    return svg[start:inside] + _THEME + body

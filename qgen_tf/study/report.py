@@ -1,160 +1,168 @@
-"""One HTML file that shows a study."""
+"""One HTML file that shows a study, of one model or of thousands."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import importlib.metadata
 import os
 import pathlib
+import platform
 from collections.abc import Sequence
+from typing import Any
 
-import markupsafe
 import pandas as pd
 
-from qgen_tf.measures import LossRise
 from qgen_tf.study import (
-    figures,
-    measuring,
     pages,
-    records,
-    tables,
-    theory_figures,
+    paired,
+    report_runs,
+    report_tables,
+    report_views,
+    verdicts,
 )
-from qgen_tf.training import TRAINED_FILE, RunDirectory, atomic_path
+from qgen_tf.training import RunDirectory, atomic_path
 
-_NOISE_COLUMNS = {
-    "model": "model",
-    "layer": "layer",
-    "num_bits": "bits",
-    "num_weights": "weights",
-    "step_size": "bin width",
-    "noise_power": "noise power",
-    "predicted_noise_power": "predicted",
-    "uniform_distance": "distance",
-    "clipped": "clipped",
-    "weight_correlation": "correlation",
+FILE = "report.html"
+
+# anchor to heading; the template of each is report_<anchor>.html
+_SECTIONS = {
+    "run": "What was run",
+    "answer": "Does the deployed file generalize as the trained model does?",
+    "claims": "The claims of the paper",
+    "recommendation": "Which bits to choose",
+    "gap": "Train, test and gap",
+    "flatness": "Flatness",
+    "ranking": "Which measure foretells the gap?",
+    "distorted": "Distorted data",
+    "bins": "Bin width and noise",
+    "landscape": "Loss landscape",
+    "training": "Training",
+    "verification": "Verification of the deployed files",
+    "repeat": "How to repeat it",
 }
-_QUANTIZATION_COLUMNS = {
-    "model": "model",
-    "layer": "layer",
-    "kind": "kind",
-    "weight_bits": "weight bits",
-    "weight_step": "step",
-    "levels_used": "levels used",
-    "activation_bits": "activation bits",
-    "activation_step": "step",
-    "low": "from",
-    "high": "to",
-    "note": "what becomes of it",
+# where the heading is too long for a table of contents
+_SHORT = {
+    "answer": "File and model",
+    "claims": "Claims",
+    "ranking": "Ranking",
+    "verification": "Verification",
 }
-_AGREEMENT_COLUMNS = {
-    "model": "model",
-    "argmax_agreement": "same class, test [%]",
-    "max_steps": "max. difference to trained [steps]",
-    "max_steps_deployed": "max. difference to deployed [steps]",
-    "kilobytes": "file [kB]",
-}
+_PACKAGES = (
+    "qgen_tf",
+    "tensorflow",
+    "tf_keras",
+    "ai-edge-litert",
+    "numpy",
+    "pandas",
+)
+_MOST_LISTED = 500  # models: a page with more rows gets slow
 
 
-def write(runs: Sequence[RunDirectory], workdir: str | os.PathLike[str]) -> str:
-    """Writes the report of runs of one config and returns the main table.
-
-    The files `report.html`, `records.csv` and `noise.csv` are written into the
-    folder of `workdir` that has the config's name.
+def write(
+    frame: pd.DataFrame,
+    runs: Sequence[RunDirectory],
+    folder: str | os.PathLike[str],
+    *,
+    landscape: bool = False,
+) -> pathlib.Path:
+    """Writes `report.html`, which needs no other file and no network.
 
     Args:
-      runs: went through every stage.
-      workdir: folder of run directories.
+      frame: records, a row for each model.
+      runs: their run directories; without any, what the records lack is left
+        out: bin widths, histories, landscapes.
+      folder: where the file goes; a `landscape.json` that is there is drawn.
+      landscape: evaluates the loss around a float model of the runs and its
+        twins, which takes minutes, and keeps it in `landscape.json`.
 
     Returns:
-      The table, and below it the path of the report.
+      The path of the report.
+
+    Raises:
+      UserError: the file cannot be written, or one of a run is damaged.
     """
-    folder = pathlib.Path(workdir) / runs[0].config.name
-    frame = records.load(runs)
-    noise = records.noise(runs)
-    for name, content in (
-        ("records.csv", frame.to_csv(index=False)),
-        ("noise.csv", noise.to_csv(index=False)),
-        ("report.html", _render(runs, frame, noise)),
-    ):
-        with atomic_path(folder / name) as target:
-            target.write_text(content)
-    return f"{tables.summary_text(frame)}\n\n{folder / 'report.html'}"
-
-
-def _render(
-    runs: Sequence[RunDirectory], frame: pd.DataFrame, noise: pd.DataFrame
-) -> str:
-    first = runs[0].read_json(measuring.MEASURES_FILE)
-    names = list(first["measures"])
-    plots = {
-        "gaps": figures.gaps(frame),
-        "accuracies": figures.accuracies(frame),
-        "flatness": figures.flatness(frame, names),
-        "histories": figures.histories(runs),
-    }
-    if first.get("rises"):
-        plots["rises"] = theory_figures.rise_figure(
-            [LossRise(**row) for row in first["rises"]]
-        )
-    if len(noise):
-        plots["bin_widths"] = figures.bin_widths(noise)
-        plots["noise_powers"] = figures.noise_powers(noise)
-
-    def plot(name: str, caption: str) -> markupsafe.Markup:
-        return pages.plot(plots[name], caption)
-
-    return pages.render(
+    path = pathlib.Path(folder) / FILE
+    names = sorted(frame["name"].unique())
+    design = report_tables.design(frame)
+    views = report_views.split(frame)
+    page = pages.render(
         "report.html",
-        title=f"Generalization of {runs[0].config.name}",
-        facts=_facts(runs[0]),
+        title=f"Generalization of {', '.join(names)}",
+        sections=_SECTIONS,
+        short=_SHORT,
+        tiles=_tiles(frame, views),
+        design=design,
+        constants=report_tables.constants(frame),
+        num_models=len(frame),
+        num_float=frame[paired.CLUSTER].nunique(),
+        views=views,
         margin=_alternatives(frame["margin"]),
-        num_examples=first["settings"]["num_examples"] or "all",
-        summary=tables.summary(frame),
-        agreement=_renamed(frame, _AGREEMENT_COLUMNS),
-        flatness=_flatness(frame, names),
-        noise=_renamed(noise, _NOISE_COLUMNS),
-        quantization=_renamed(
-            records.quantization(runs), _QUANTIZATION_COLUMNS
+        every_model=(
+            report_tables.every_model(frame)
+            if len(frame) <= _MOST_LISTED
+            else None
         ),
-        has=plots.__contains__,
-        plot=plot,
+        names=names,
+        workdir=runs[0].path.parent.name if runs else "runs",
+        versions=_versions(),
+        runs=report_runs.shown(frame, runs, folder, landscape=landscape),
+        plot=pages.plot,
         table=pages.table,
     )
+    with atomic_path(path) as target:
+        target.write_text(page, encoding="utf-8")
+    return path
 
 
-def _facts(run: RunDirectory) -> str:
-    config, facts = run.config, run.read_json(TRAINED_FILE)
-    return (
-        f"Data set {config.dataset.name}: {facts['num_train']} training and "
-        f"{facts['num_test']} test examples of {facts['image_shape']}. Model "
-        f"{config.model.name}, {facts['parameters']} parameters. Seed "
-        f"{config.seed}; one model for each bit width."
-    )
-
-
-def _flatness(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    columns = {"model": frame["model"]}
-    for name in names:
-        columns[name.replace("_", " ")] = [
-            f"{value:.4g} ± {error:.2g}{'' if converged else ' (bound hit)'}"
-            for value, error, converged in zip(
-                frame[name],
-                frame[f"{name}_standard_error"],
-                frame[f"{name}_converged"],
-                strict=True,
+def _tiles(
+    frame: pd.DataFrame, views: Sequence[dict[str, Any]]
+) -> list[tuple[str, str]]:
+    """Returns the numbers that sum a study up, each with its meaning."""
+    num_float = frame[paired.CLUSTER].nunique()
+    same = int((frame["verdict"] == "same").sum())
+    tiles = [
+        (str(len(frame)), f"models, of which {num_float} float"),
+        (
+            f"{same} of {len(frame)}",
+            "files shown to have the gap of their model",
+        ),
+    ]
+    for view in views:
+        where = f" {view['title'].lower()}" if len(views) > 1 else ""
+        counts = collections.Counter(
+            verdict.verdict for verdict, _ in view["verdicts"]
+        )
+        numbers = [
+            str(counts[kind])
+            for kind in (
+                verdicts.SUPPORTED,
+                verdicts.CONTRADICTED,
+                verdicts.UNDECIDED,
             )
         ]
-    return pd.DataFrame(columns)
-
-
-def _renamed(
-    frame: pd.DataFrame, columns: dict[str, str]
-) -> pd.DataFrame | None:
-    """Returns the columns under their headings; None if there is no row."""
-    if not len(frame):
-        return None
-    return frame[[*columns]].set_axis(list(columns.values()), axis="columns")
+        tiles.append(
+            (
+                " / ".join(numbers),
+                f"claims supported, contradicted, undecided{where}",
+            )
+        )
+    choices = [view["recommended"].choice for view in views]
+    if known := dict.fromkeys(choice for choice in choices if choice):
+        tiles.append((" or ".join(known), "recommended bits"))
+    return tiles
 
 
 def _alternatives(values: pd.Series) -> str:
     """Returns the different values, such as "0.5 or 1"."""
     return " or ".join(f"{value:g}" for value in values.unique())
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of what made the report."""
+    versions = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        # a source tree that is not installed has no version
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

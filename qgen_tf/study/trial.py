@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from qgen_tf import training
+from qgen_tf import data, training
 from qgen_tf.study import distorting, exporting, measuring
 from qgen_tf.training import RunDirectory
 
@@ -83,12 +83,13 @@ def run(
     Raises:
       UserError: a setting is wrong, data is missing, or training diverged.
     """
-    for stage in stages(config, workdir):
-        if not stage.is_done():
-            begun = time.monotonic()
-            stage.run()
-            done = RunDirectory(training.run_path(workdir, config))
-            _add_seconds(done, stage.name, time.monotonic() - begun)
+    with data.shared():
+        for stage in stages(config, workdir):
+            if not stage.is_done():
+                begun = time.monotonic()
+                stage.run()
+                done = RunDirectory(training.run_path(workdir, config))
+                _add_seconds(done, stage.name, time.monotonic() - begun)
     done = RunDirectory(training.run_path(workdir, config))
     (done.path / FAILURE_FILE).unlink(missing_ok=True)
     return done

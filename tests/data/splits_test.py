@@ -64,6 +64,16 @@ def test_subset_is_always_the_same_and_part_of_the_whole(digits):
     assert set(labels) == set(range(10))
 
 
+def test_a_data_set_is_loaded_once_where_it_is_shared():
+    with data.shared():
+        one = data.load(dataset_config())
+        with data.shared():
+            assert data.load(dataset_config()) is one
+        other = data.load(dataset_config(num_test=50))
+        assert other.num_test == 50
+    assert data.load(dataset_config()) is not one
+
+
 def test_image_size_zero_keeps_the_size():
     splits = data.load(dataset_config(image_size=0))
     assert splits.image_shape == (8, 8, 1)

@@ -102,7 +102,7 @@ def test_text_and_page_are_beside_the_record(verified):
     ):
         assert part in text
     page = (run.path / "export/verification.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 1
+    assert page.count('src="data:image/svg+xml;base64,') == 1
     assert "http" not in page and "<strong>same</strong>" in page
     assert "corrupted" not in page
 
