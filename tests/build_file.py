@@ -40,7 +40,7 @@ filegroup(
 """
 # import name -> distribution, where they differ by more than a dash
 DISTRIBUTIONS = {"absl": "absl-py", "PIL": "pillow", "sklearn": "scikit-learn"}
-DATA = ("*.html", "py.typed", "peers/*.safetensors")
+DATA = ("templates/*.html", "py.typed", "peers/*.safetensors")
 RUNNER = "tests/run_pytest.py"
 
 

@@ -83,7 +83,7 @@ def _landscape(
 
     from qgen_tf import training
     from qgen_tf.measures.landscape import loss_landscape
-    from qgen_tf.study import landscape_figures
+    from qgen_tf.study.reporting import landscape_figures
 
     style = landscape_figures.STYLES[settings.style]
     landscapes = {}
@@ -109,7 +109,7 @@ def _bin_width(
 
     from qgen_tf import measures, training
     from qgen_tf.quantization import inference_model
-    from qgen_tf.study import theory_figures
+    from qgen_tf.study.reporting import theory_figures
 
     rows: dict[str, dict[int, list[measures.LayerNoise]]] = {}
     for run in tqdm.tqdm(runs, unit="run"):
@@ -137,7 +137,7 @@ def _predicted_rise(
     """Predicted and measured rise in loss of one run."""
     from qgen_tf import training
     from qgen_tf.measures import loss_rises
-    from qgen_tf.study import theory_figures
+    from qgen_tf.study.reporting import theory_figures
 
     if len(runs) > 1:
         raise errors.ConfigError(
@@ -164,7 +164,7 @@ def _spectral_density(
 
     from qgen_tf import measures, training
     from qgen_tf.quantization import inference_model
-    from qgen_tf.study import theory_figures
+    from qgen_tf.study.reporting import theory_figures
 
     densities = {}
     for label, run in tqdm.tqdm(_labelled(runs).items(), unit="run"):

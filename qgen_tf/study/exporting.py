@@ -19,9 +19,10 @@ from qgen_tf import data, errors
 from qgen_tf.data import corruptions
 from qgen_tf.measures.equivalence import require_margin
 from qgen_tf.quantization import InferenceModel, inference_model
-from qgen_tf.study import tables, verification_page
-from qgen_tf.study.divergence_figure import divergence_figure
+from qgen_tf.study import tables
 from qgen_tf.study.latency import latency_ms
+from qgen_tf.study.reporting import verification_page
+from qgen_tf.study.reporting.divergence_figure import divergence_figure
 from qgen_tf.training import RunDirectory, atomic_path, load_model
 
 VERIFICATION_FILE = "export/verification.json"

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from qgen_tf.study import evidence, guidance_text, paired
-from qgen_tf.study.claim_tests import CONFIDENCE, MARGIN, Settings
-from qgen_tf.study.evidence import Evidence
+from qgen_tf.study import guidance_text
 from qgen_tf.study.guidance_text import CANNOT_TELL, LARGER, QUALIFIES
-from qgen_tf.study.multiplicity import holm
-from qgen_tf.study.paired import CLUSTER, MissingError
+from qgen_tf.study.statistics import evidence, paired
+from qgen_tf.study.statistics.claim_tests import CONFIDENCE, MARGIN, Settings
+from qgen_tf.study.statistics.evidence import Evidence
+from qgen_tf.study.statistics.multiplicity import holm
+from qgen_tf.study.statistics.paired import CLUSTER, MissingError
 
 _ACCURACY, _GAP = "file_test_accuracy", "file_gap"
 # shares by which sizes and latencies may differ and still count as the same

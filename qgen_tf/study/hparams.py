@@ -13,7 +13,8 @@ import pandas as pd
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hp
 
-from qgen_tf.study import neighbours, schema
+from qgen_tf.study import schema
+from qgen_tf.study.statistics import neighbours
 from qgen_tf.training import atomic_path
 
 FOLDER = "hparams"

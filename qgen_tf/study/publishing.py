@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from qgen_tf.study import hparams, records, report, tables
+from qgen_tf.study import hparams, records, tables
+from qgen_tf.study.reporting import report
 from qgen_tf.training import RunDirectory
 
 

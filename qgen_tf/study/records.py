@@ -15,9 +15,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from qgen_tf import errors
-from qgen_tf.study import exporting, measuring, neighbours, schema
+from qgen_tf.study import exporting, measuring, schema
 from qgen_tf.study.distorting import CORRUPTIONS_FILE
 from qgen_tf.study.record import optional, record
+from qgen_tf.study.statistics import neighbours
 from qgen_tf.training import RunDirectory, atomic_path, is_quantized
 
 PARQUET_FILE = "records.parquet"

@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 
 from qgen_tf import training
 from qgen_tf.cli import figure
-from qgen_tf.study import landscape_figures
+from qgen_tf.study.reporting import landscape_figures
 from qgen_tf.training import RunDirectory
 from tests import imports, tiny
 

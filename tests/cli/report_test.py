@@ -8,7 +8,8 @@ import pytest
 
 from qgen_tf.study import records
 from tests import imports, tiny
-from tests.study import fake_runs, report_records
+from tests.study import fake_runs
+from tests.study.reporting import report_records
 
 _FILES = {"report.html", "records.parquet", "records.csv", "hparams"}
 

@@ -14,9 +14,10 @@ from export.model_file import parse
 from export.weights import read_weights
 from qgen_tf import errors, training
 from qgen_tf.measures.equivalence import LEVEL
-from qgen_tf.study import exporting, records, tables, verification_page
-from qgen_tf.study.divergence_figure import divergence_figure
+from qgen_tf.study import exporting, records, tables
 from qgen_tf.study.exporting import Settings
+from qgen_tf.study.reporting import verification_page
+from qgen_tf.study.reporting.divergence_figure import divergence_figure
 from qgen_tf.training import RunDirectory
 from tests import tiny
 

@@ -9,7 +9,7 @@ import scipy.stats
 
 from qgen_tf import errors
 from qgen_tf.study import guidance
-from qgen_tf.study.multiplicity import holm
+from qgen_tf.study.statistics.multiplicity import holm
 
 _FLOAT = {"test": 90.0, "train": 98.0, "kilobytes": 60.0, "latency_ms": 1.0}
 

@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from qgen_tf import errors
 from qgen_tf.study import hparams, schema
-from tests.study import report_records
+from tests.study.reporting import report_records
 
 
 def _events(folder):

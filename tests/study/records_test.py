@@ -15,7 +15,8 @@ from qgen_tf import errors
 from qgen_tf.study import exporting, measuring, records, schema
 from qgen_tf.training import train, with_bits
 from tests import tiny
-from tests.study import fake_runs, report_records
+from tests.study import fake_runs
+from tests.study.reporting import report_records
 
 
 @pytest.fixture

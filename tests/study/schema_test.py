@@ -9,8 +9,9 @@ import pytest
 
 from qgen_tf import errors, measures, models
 from qgen_tf.study import schema
-from qgen_tf.study.neighbours import HYPERPARAMETERS
-from tests.study import report_records, simulated_records
+from qgen_tf.study.statistics.neighbours import HYPERPARAMETERS
+from tests.study.reporting import report_records
+from tests.study.statistics import simulated_records
 
 
 def test_every_measure_is_described():

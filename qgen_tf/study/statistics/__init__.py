@@ -1,0 +1,1 @@
+"""What many models say together: rank correlations, claims, verdicts."""
