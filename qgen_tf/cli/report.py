@@ -22,6 +22,8 @@ several machines, which are put together.
 
 Examples:
   qgen-report --workdir=runs --name=quickstart
+  qgen-report --workdir=runs --name=quickstart --landscape
+      with the loss around a float model and its twins, which takes minutes
   qgen-report --workdir=runs --name=quickstart --recommend
       the most accurate files at a gap no larger than float's, and how sure
       that is
@@ -40,6 +42,16 @@ _OUTPUT = flags.DEFINE_string(
     None,
     "folder to write to; with --records it is report if this is not given, "
     "else the folder NAME in --workdir.",
+)
+_LANDSCAPE = flags.DEFINE_bool(
+    "landscape",
+    False,
+    "evaluates the loss around a float model and its twins for the report.",
+)
+_MARKDOWN = flags.DEFINE_bool(
+    "markdown",
+    False,
+    "also writes report.md, with its figures, for a repository.",
 )
 _RECOMMEND = flags.DEFINE_bool(
     "recommend", False, "only says which bits to choose."
@@ -69,7 +81,15 @@ def _main() -> None:
         print(recommended.readable.to_string(index=False))
         print(f"\n{textwrap.fill(recommended.text, 80)}")
     else:
-        print(publishing.publish(frame, runs, _OUTPUT.value or folder))
+        print(
+            publishing.publish(
+                frame,
+                runs,
+                _OUTPUT.value or folder,
+                landscape=_LANDSCAPE.value,
+                as_markdown=_MARKDOWN.value,
+            )
+        )
 
 
 def main() -> None:
@@ -77,7 +97,16 @@ def main() -> None:
     program.run(
         _main,
         MANUAL,
-        (_WORKDIR, _NAME, _RECORDS, _OUTPUT, _RECOMMEND, _MARGIN),
+        (
+            _WORKDIR,
+            _NAME,
+            _RECORDS,
+            _OUTPUT,
+            _LANDSCAPE,
+            _MARKDOWN,
+            _RECOMMEND,
+            _MARGIN,
+        ),
     )
 
 

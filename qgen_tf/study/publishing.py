@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from qgen_tf.study import hparams, records, tables
-from qgen_tf.study.reporting import report
+from qgen_tf.study.reporting import markdown, report
 from qgen_tf.training import RunDirectory
 
 
@@ -16,6 +16,9 @@ def publish(
     frame: pd.DataFrame,
     runs: Sequence[RunDirectory],
     folder: str | os.PathLike[str],
+    *,
+    landscape: bool = False,
+    as_markdown: bool = False,
 ) -> str:
     """Writes records, TensorBoard's HParams and the report of a study.
 
@@ -24,6 +27,9 @@ def publish(
       runs: their run directories, for what records do not have; may be empty.
       folder: where `records.parquet`, `records.csv`, `noise.csv` (of runs),
         `hparams` and `report.html` go.
+      landscape: whether to evaluate the loss around a float model and its
+        twins; see `report.write`.
+      as_markdown: whether to write `report.md` and `figures/`, too.
 
     Returns:
       The main table, and below it the path of the report.
@@ -34,5 +40,7 @@ def publish(
     """
     records.write(frame, folder, runs)
     hparams.write(frame, folder)
-    path = report.write(frame, runs, folder)
+    path = report.write(frame, runs, folder, landscape=landscape)
+    if as_markdown:
+        markdown.write(frame, runs, folder)
     return f"{tables.summary_text(frame)}\n\n{path}"

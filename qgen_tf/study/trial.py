@@ -129,10 +129,18 @@ def record_failure(
     reason: str,
     details: str = "",
 ) -> str:
-    """Writes `failure.json`, where a run can be written, and returns why."""
+    """Writes `failure.json`, where a run can be written, and returns why.
+
+    Its stage is the first that is not done.
+    """
     reason = " ".join(reason.split())
-    content = {"reason": reason, "traceback": details}
     try:
+        stage = next(s for s in stages(config, workdir) if not s.is_done())
+        content = {
+            "stage": stage.name,
+            "reason": reason,
+            "traceback": details,
+        }
         RunDirectory.create(workdir, config).write_json(FAILURE_FILE, content)
     except Exception as error:
         return f"{reason} (and it cannot be recorded: {error})"

@@ -69,6 +69,7 @@ def test_a_failure_is_kept_until_an_attempt_succeeds(tmp_path, monkeypatch):
     path = training.run_path(tmp_path, config)
     content = json.loads((path / trial.FAILURE_FILE).read_text())
     assert "Traceback" in content["traceback"]
+    assert content["stage"] == "train"
     monkeypatch.setattr(
         trial, "stages", lambda config, workdir: ()
     )  # as if it went well

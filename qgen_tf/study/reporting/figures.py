@@ -229,7 +229,13 @@ def noise_powers(
 
 
 def data_uri(figure: matplotlib.figure.Figure) -> str:
-    """Returns a figure as an SVG inside a data URI.
+    """Returns a figure as an SVG inside a data URI; see `svg`."""
+    encoded = base64.b64encode(svg(figure).encode()).decode()
+    return f"data:image/svg+xml;base64,{encoded}"
+
+
+def svg(figure: matplotlib.figure.Figure) -> str:
+    """Returns a figure as an SVG without a background.
 
     What is black in the figure takes the color of the text of a page: it is
     black where the reader likes light pages, and white where dark ones.
@@ -245,8 +251,7 @@ def data_uri(figure: matplotlib.figure.Figure) -> str:
             dpi=_DPI,
             metadata={"Date": None},
         )
-    encoded = base64.b64encode(_themed(buffer.getvalue()).encode()).decode()
-    return f"data:image/svg+xml;base64,{encoded}"
+    return _themed(buffer.getvalue())
 
 
 _FONTS = re.compile(r"'DejaVu Sans'[^;\"]*sans-serif")
