@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Iterator
 
 from absl import flags
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+from qgen_tf import errors
 
 
 def define_strategy() -> flags.FlagHolder:
@@ -31,19 +31,29 @@ def define_deterministic() -> flags.FlagHolder:
     )
 
 
-def start(
-    strategy: flags.FlagHolder, deterministic: flags.FlagHolder, seed: int
-) -> tf.distribute.Strategy:
-    """Seeds this process, and returns the strategy to compute in.
-
-    To be called before TensorFlow computes anything.
+@contextlib.contextmanager
+def scope(
+    strategy: flags.FlagHolder, deterministic: flags.FlagHolder, *, seed: int
+) -> Iterator[None]:
+    """Computes as the flags say; comes before TensorFlow computes anything.
 
     Raises:
       ConfigError: the strategy is unknown, or has no devices here.
+      UserError: another worker has ended.
     """
+    import tensorflow as tf
+
     from qgen_tf import training
 
     # the first of all: it connects the workers
     chosen = training.get_strategy(strategy.value)
     training.make_deterministic(seed, operations=deterministic.value)
-    return chosen
+    try:
+        with chosen.scope():
+            yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        raise errors.UserError(
+            "another worker has ended, and none can go on alone: see what it "
+            "says, and run the command on all of them again; it goes on after "
+            "the last epoch."
+        ) from error

@@ -82,8 +82,7 @@ def _main() -> None:
     settings = _SETTINGS.value
     if _MEASURES.value:
         settings.names = tuple(_MEASURES.value)
-    strategy = execution.start(_STRATEGY, _DETERMINISTIC, seed=0)
-    with strategy.scope():
+    with execution.scope(_STRATEGY, _DETERMINISTIC, seed=0):
         record = measuring.measure(run_dir, settings, tflite=_TFLITE.value)
     print(tables.measures_text(record))
 

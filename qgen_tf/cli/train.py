@@ -31,16 +31,13 @@ def _main() -> None:
     config = program.require_config(_CONFIG)
     from qgen_tf import training
 
-    strategy = execution.start(_STRATEGY, _DETERMINISTIC, config.seed)
-    with strategy.scope():
+    with execution.scope(_STRATEGY, _DETERMINISTIC, seed=config.seed):
         print(training.train(config, _WORKDIR.value).path)
 
 
 def main() -> None:
     """Runs the program."""
-    program.run(
-        _main, MANUAL, (_CONFIG, _WORKDIR, _STRATEGY, _DETERMINISTIC)
-    )
+    program.run(_main, MANUAL, (_CONFIG, _WORKDIR, _STRATEGY, _DETERMINISTIC))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from qgen_tf.training.run_directory import (
     with_bits,
 )
 from qgen_tf.training.saved_model import load_model
+from qgen_tf.training.strategies import get_strategy
 from qgen_tf.training.train import check, make_deterministic, train
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "atomic_path",
     "check",
     "float_config",
+    "get_strategy",
     "is_quantized",
     "label",
     "load_model",

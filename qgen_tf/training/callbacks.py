@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import tqdm
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.training import strategies
 from qgen_tf.training.run_directory import RunDirectory, atomic_path
 
 
@@ -21,7 +21,8 @@ class EpochBackup(keras.callbacks.Callback):
 
     Weights, optimizer state and history return exactly; the data set and
     dropout are functions of the seed and the epoch. So a training that was
-    killed ends with the same numbers as one that was not.
+    killed ends with the same numbers as one that was not. Of several workers,
+    the chief keeps it, and all of them return to it.
     """
 
     def __init__(
@@ -31,23 +32,40 @@ class EpochBackup(keras.callbacks.Callback):
         optimizer: keras.optimizers.Optimizer,
     ):
         super().__init__()
-        self._history_path = run.path / "backup" / "history.json"
+        self._folder = run.path / "backup"
+        self._history_path = self._folder / "history.json"
         self._history: list[dict[str, float]] = []
         self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Every worker saves: replicas may have to be summed up to be read.
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 model=model, optimizer=optimizer, epoch=self._epoch
             ),
-            str(run.path / "backup"),
+            str(
+                self._folder
+                if strategies.is_chief()
+                else strategies.scratch() / "backup"
+            ),
             max_to_keep=1,
         )
 
     def restore(self) -> int:
-        """Returns to the newest epoch; returns how many are done."""
-        if self._manager.restore_or_initialize() is None:
-            return 0
+        """Returns to the newest epoch; returns how many are done.
+
+        Raises:
+          RunDirectoryError: a worker does not see the files of the chief.
+        """
+        newest = tf.train.latest_checkpoint(str(self._folder))
+        if newest is not None:
+            self._manager.checkpoint.restore(newest)
         done = int(self._epoch.numpy())
-        self._history = json.loads(self._history_path.read_text())[:done]
+        if done != strategies.from_chief(done):
+            raise errors.RunDirectoryError(
+                f"{self._folder} is not that of the first worker: give all "
+                "workers a --workdir on a disk that they share."
+            )
+        if done:
+            self._history = json.loads(self._history_path.read_text())[:done]
         return done
 
     def on_epoch_end(self, epoch, logs=None):
@@ -68,40 +86,8 @@ class EpochBackup(keras.callbacks.Callback):
     @property
     def history(self) -> pd.DataFrame:
         """One row an epoch."""
-        return pd.DataFrame(self._history)
-
-
-class LossTarget(keras.callbacks.Callback):
-    """Ends a training whose loss on the training set has reached a target.
-
-    Models of one loss can be compared: otherwise, bits and training loss are
-    confounded (Jiang et al. 2020, arXiv 1912.02178, stop at 0.01 nats). The
-    loss after each epoch is written into its row of the history.
-    """
-
-    def __init__(self, target: float, evaluate: Callable[[], float]):
-        """Initializes the callback.
-
-        Args:
-          target: in nats; 0 never ends a training, and evaluates nothing.
-          evaluate: returns the loss now, in nats.
-        """
-        super().__init__()
-        self._target = target
-        self._evaluate = evaluate
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Evaluates; comes before what writes the history."""
-        if self._target:
-            logs["train_loss"] = self._evaluate()
-            self.model.stop_training = logs["train_loss"] <= self._target
-
-    def reached(self, history: pd.DataFrame) -> float | None:
-        """Returns the loss that ended a training; None if none did."""
-        if not self._target or history.empty:
-            return None
-        loss = float(history["train_loss"].iloc[-1])
-        return loss if loss <= self._target else None
+        columns = None if self._history else ["epoch", "loss", "accuracy"]
+        return pd.DataFrame(self._history, columns=columns)
 
 
 class EpochSeed(keras.callbacks.Callback):

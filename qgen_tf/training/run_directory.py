@@ -37,6 +37,7 @@ import ml_collections
 from qgen_tf import errors
 from qgen_tf.config import default_config
 from qgen_tf.quantization import FLOAT_BITS
+from qgen_tf.training import strategies
 from qgen_tf.training.locks import lock
 
 TRAINED_FILE = "train.json"
@@ -133,12 +134,27 @@ class RunDirectory:
     ) -> RunDirectory:
         """Opens the run of a config below `workdir`; makes it if it is new.
 
+        Of several workers, the chief makes it, and the others wait.
+
         Raises:
           RunDirectoryError: the directory is there, from another config, or
             cannot be written.
         """
         path = run_path(workdir, config)
         content = {"name": config.name, **_determining(config)}
+        if strategies.is_chief():
+            cls._make(path, content)
+        strategies.from_chief(0.0)
+        run = cls(path)
+        if run.read_json("config.json") != content:
+            raise errors.RunDirectoryError(
+                f"{path} belongs to another config: move it away or choose "
+                "another --workdir."
+            )
+        return run
+
+    @staticmethod
+    def _make(path: pathlib.Path, content: dict[str, Any]) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "config.json").exists():
@@ -155,13 +171,6 @@ class RunDirectory:
                 f"cannot write the run directory {path}: {error.strerror}; "
                 "choose another --workdir."
             ) from error
-        run = cls(path)
-        if run.read_json("config.json") != content:
-            raise errors.RunDirectoryError(
-                f"{path} belongs to another config: move it away or choose "
-                "another --workdir."
-            )
-        return run
 
     @property
     def config(self) -> ml_collections.ConfigDict:
@@ -182,7 +191,12 @@ class RunDirectory:
         return label(self.config)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other processes from writing into the run; see `lock`."""
+        """Keeps other processes from writing into the run; see `lock`.
+
+        Of several workers, the chief holds the lock for all.
+        """
+        if not strategies.is_chief():
+            return contextlib.nullcontext()
         return lock(self.path / ".lock")
 
     @property
@@ -232,6 +246,7 @@ def atomic_path(
 
     The suffixes are kept, because writers choose a format by them. What a
     killed process left is cleared by the next one that writes the same file.
+    Of several workers, only the chief's file is kept.
 
     Args:
       path: of the file.
@@ -241,6 +256,8 @@ def atomic_path(
     Raises:
       RunDirectoryError: the disk is full, or nothing may be written there.
     """
+    if not strategies.is_chief():
+        path = strategies.scratch() / path.name
     folder = path.parent / f".writing-{path.name}"
     shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from typing import Any
 
 import ml_collections
 import tensorflow as tf
@@ -12,9 +13,11 @@ import tensorflow as tf
 from qgen_tf import data, errors, measures, models
 from qgen_tf.compat import keras
 from qgen_tf.quantization import calibrate, quantize_model
-from qgen_tf.training import callbacks, optimizers, precision
+from qgen_tf.training import callbacks, optimizers, precision, strategies
+from qgen_tf.training.loss_target import LossTarget
 from qgen_tf.training.norms import reestimate_norms
 from qgen_tf.training.qat_model import CosineRise, QATModel, check_settings
+from qgen_tf.training.replicas import ReplicatedModel, even_batches
 from qgen_tf.training.run_directory import (
     TRAINED_FILE,
     RunDirectory,
@@ -29,12 +32,21 @@ _CALIBRATION_BATCH = 128
 # whose loss is held against `training.stop_at_loss`
 _TARGET_EXAMPLES = 10_000
 _TARGET_BATCH = 256
+# of decoded images that are kept for it
+_CACHED_BYTES = 2**28
 
 
-def make_deterministic(seed: int) -> None:
-    """Seeds this process and makes every TensorFlow operation repeatable."""
+def make_deterministic(seed: int, *, operations: bool = True) -> None:
+    """Seeds this process, so that a rerun on the same machine is the same.
+
+    Args:
+      seed: of all global generators.
+      operations: whether to choose, from the kernels of an operation, one that
+        gives the same bits each time; others may be faster, above all on GPUs.
+    """
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if operations:
+        tf.config.experimental.enable_op_determinism()
 
 
 def train(
@@ -46,9 +58,13 @@ def train(
     which is trained first if it is not there. A training that is finished is
     left as it is.
 
+    All replicas of the strategy in whose scope this is called take part; see
+    `get_strategy`. The strategy is no part of the config: the numbers are
+    those of one device, up to the order of sums.
+
     Args:
       config: all of `qgen_tf.config.default_config`.
-      workdir: folder of run directories.
+      workdir: folder of run directories; several workers share it.
 
     Returns:
       The finished run.
@@ -58,7 +74,8 @@ def train(
         diverged.
     """
     check(config)
-    if (run_path(workdir, config) / TRAINED_FILE).exists():
+    finished = (run_path(workdir, config) / TRAINED_FILE).exists()
+    if strategies.from_chief(float(finished)):
         run = RunDirectory.create(workdir, config)
         _remove_backup(run)
         return run
@@ -84,8 +101,10 @@ def train(
         run = RunDirectory.create(workdir, config)
         with run.locked():
             # another process may have finished it in the meantime
-            if not run.is_trained:
+            if not strategies.from_chief(float(run.is_trained)):
                 _fit(run, model, teacher, config, splits)
+            # the files of the chief are there when any worker returns
+            strategies.from_chief(0.0)
     return run
 
 
@@ -156,16 +175,20 @@ def _fit(
     backup = callbacks.EpochBackup(run, model, compiled.optimizer)
     target = _loss_target(model, config, splits)
     done = backup.restore()
+    strategies.share(model)
     if not done:
         save_weights(model, run, "initial.weights.h5")
-    if done < stage.epochs and target.reached(backup.history) is None:
+    if done < stage.epochs and not target.is_reached(backup.history):
+        stream = splits.training_stream(
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            epochs=stage.epochs,
+            first_epoch=done,
+        )
+        if strategies.num_replicas() > 1:
+            stream = even_batches(stream, settings.batch_size)
         compiled.fit(
-            splits.training_stream(
-                batch_size=settings.batch_size,
-                seed=config.seed,
-                epochs=stage.epochs,
-                first_epoch=done,
-            ),
+            stream,
             epochs=stage.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
@@ -174,9 +197,7 @@ def _fit(
                 callbacks.EpochSeed(config.seed),
                 target,
                 backup,
-                callbacks.ProgressBar(
-                    run.label, epochs=stage.epochs, steps=steps, done=done
-                ),
+                *_progress(run.label, stage.epochs, steps, done),
             ],
         )
     if teacher and stage.reestimate_norms:
@@ -188,14 +209,29 @@ def _fit(
     _finish(run, model, splits, backup, target)
 
 
+def _progress(
+    title: str, epochs: int, steps: int, done: int
+) -> list[keras.callbacks.Callback]:
+    """Returns what shows progress: nothing, on all workers but the chief."""
+    if not strategies.is_chief():
+        return []
+    return [callbacks.ProgressBar(title, epochs=epochs, steps=steps, done=done)]
+
+
 def _loss_target(
     model: keras.Model, config: ml_collections.ConfigDict, splits: data.Splits
-) -> callbacks.LossTarget:
+) -> LossTarget:
     predict = measures.predictor(model)
     examples = splits.train.take(_TARGET_EXAMPLES).batch(_TARGET_BATCH)
-    return callbacks.LossTarget(
+    num_bytes = 4 * math.prod(splits.image_shape)
+    if num_bytes * min(splits.num_train, _TARGET_EXAMPLES) <= _CACHED_BYTES:
+        examples = examples.cache()
+    return LossTarget(
         config.training.stop_at_loss,
-        lambda: measures.evaluate(predict, examples).loss,
+        # of the chief, so that all workers stop or none
+        lambda: strategies.from_chief(
+            measures.evaluate(predict, examples).loss
+        ),
     )
 
 
@@ -210,16 +246,20 @@ def _compiled(
     settings = config.training
     stage = config.quantization if teacher else settings
     trained = precision.with_float32_outputs(model)
+    aids: dict[str, Any] = {}
     if teacher:
-        trained = QATModel(
-            trained,
-            teacher=teacher if stage.distillation else None,
-            distillation=stage.distillation,
-            temperature=stage.temperature,
-            dampening=(
+        aids = {
+            "teacher": teacher if stage.distillation else None,
+            "distillation": stage.distillation,
+            "temperature": stage.temperature,
+            "dampening": (
                 CosineRise(stage.dampening, steps) if stage.dampening else 0.0
             ),
-        )
+        }
+    if strategies.num_replicas() > 1:
+        trained = ReplicatedModel(trained, **aids)
+    elif teacher:
+        trained = QATModel(trained, **aids)
     trained.compile(
         optimizers.build(
             settings,
@@ -230,7 +270,7 @@ def _compiled(
         keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=settings.label_smoothing
         ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     # of two types: float16 wraps the optimizer in one that scales the loss
     trained.optimizer.build(model.trainable_variables)
@@ -242,7 +282,7 @@ def _finish(
     model: keras.Model,
     splits: data.Splits,
     backup: callbacks.EpochBackup,
-    target: callbacks.LossTarget,
+    target: LossTarget,
 ) -> None:
     with atomic_path(run.path / "history.csv") as path:
         backup.history.to_csv(path, index=False)
@@ -256,7 +296,7 @@ def _finish(
             "num_test": splits.num_test,
             "parameters": model.count_params(),
             "epochs": len(backup.history),
-            "stopped_at_loss": target.reached(backup.history),
+            "stopped_at_loss": target.reached,
         },
     )
     _remove_backup(run)
@@ -264,4 +304,5 @@ def _finish(
 
 def _remove_backup(run: RunDirectory) -> None:
     """Removes the newest epoch, which a killed process may have left."""
-    shutil.rmtree(run.path / "backup", ignore_errors=True)
+    if strategies.is_chief():
+        shutil.rmtree(run.path / "backup", ignore_errors=True)
