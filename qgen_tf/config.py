@@ -135,9 +135,11 @@ def default_config() -> ml_collections.ConfigDict:
             "sweep": {
                 # (field of this config, its values): all combinations
                 "axes": (),
-                # combinations, drawn at random; 0 = all
+                # of the combinations in random order, the part that is run:
+                # how many are left out, and how many come then; 0 = all
+                "first": 0,
                 "num_combinations": 0,
-                "seed": 0,  # of the draw and of the order
+                "seed": 0,  # of the order
             },
         }
     )

@@ -71,20 +71,24 @@ def _float_configs(
     """Returns the config of each float model, in random order."""
     fields = [_axis(config, axis) for axis in config.sweep.axes]
     combinations = list(itertools.product(*(values for _, values in fields)))
-    number = config.sweep.num_combinations
-    if not 0 <= number <= len(combinations):
+    first, number = config.sweep.first, config.sweep.num_combinations
+    if (
+        min(first, number) < 0
+        or not first + number <= len(combinations) > first
+    ):
         raise errors.ConfigError(
-            f"sweep.num_combinations is {number}: there are "
-            f"{len(combinations)}; set it to fewer, or to 0 for all."
+            f"sweep.first is {first} and sweep.num_combinations {number}, but "
+            f"there are {len(combinations)} combinations."
         )
     # what an interrupted sweep has done is then a sample of the whole
     order = np.random.default_rng(config.sweep.seed).permutation(
         len(combinations)
     )
+    last = first + number if number else None
     names = [name for name, _ in fields]
     return [
         _with(config, dict(zip(names, combinations[index], strict=True)))
-        for index in order[: number or None]
+        for index in order[first:last]
     ]
 
 

@@ -45,7 +45,7 @@ def test_axes_give_all_combinations_each_with_its_twins(tmp_path):
         assert twin.config.training == parent.config.training
 
 
-def test_a_draw_is_the_start_of_the_same_order(tmp_path):
+def test_parts_are_of_the_same_order(tmp_path):
     axes = (("seed", tuple(range(20))),)
 
     def seeds(**sweep):
@@ -55,6 +55,8 @@ def test_a_draw_is_the_start_of_the_same_order(tmp_path):
     every = seeds()
     assert sorted(every) == list(range(20)) and every != sorted(every)
     assert seeds(num_combinations=5) == every[:5]
+    assert seeds(num_combinations=5, first=7) == every[7:12]
+    assert seeds(first=5) == every[5:]
     assert sorted(seeds(seed=1)) == sorted(every)
     assert seeds(seed=1) != every
 
@@ -91,6 +93,8 @@ def test_axes_must_be_fields_and_values(axis, tmp_path):
         ({"axes": (("training.epochs", (1, 0)),)}, "training.epochs is 0"),
         ({"axes": (("seed", (1,)),), "num_combinations": 2}, "there are 1"),
         ({"num_combinations": -1}, "there are 1"),
+        ({"first": -1}, "there are 1"),
+        ({"first": 1}, "there are 1"),
     ],
 )
 def test_a_design_that_cannot_be_run_is_refused(changes, message, tmp_path):
