@@ -9,7 +9,13 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from export.interpreter import KERNELS, on_grid
+from export.deployed import require_deployed
+from export.interpreter import (
+    KERNELS,
+    on_grid,
+    require_images,
+    require_kernels,
+)
 from export.model_file import operator_name, owners, pack, parse
 from export.runtime_model import fused_before, runtime_model
 from export.weights import expand
@@ -75,12 +81,18 @@ def explain(
       The grids that the file has a tensor for, in the order of the network.
 
     Raises:
-      ExportError: the network is float, or the runtime cannot run the file.
+      DataError: there are no images, or they have another shape or dtype.
+      ExportError: the network is float, the kernels are unknown, or the
+        runtime cannot run the file.
     """
+    require_deployed(network)
+    require_kernels(kernels)
     if not network.weight_grids:
         raise errors.ExportError(
             "a float network has no steps to compare: explain a quantized one."
         )
+    images = np.asarray(images)
+    require_images(images, tuple(network.model.input_shape[1:]))
     content = expand(content) if expand_low_bits else content
     model = parse(content)
     tensors = _tensors(network, model)

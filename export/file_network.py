@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export.constants import read_constants
+from export.deployed import require_deployed
 from export.model_file import damage_reported, parse
 from export.norms import norm_constants
 from export.weights import FileWeight, read_weights
@@ -42,6 +43,7 @@ def file_network(network: InferenceModel, content: bytes) -> InferenceModel:
       ExportError: the file is damaged, or its layers, shapes, number of
         weights or bits are not those of the network.
     """
+    require_deployed(network)
     model = parse(content)
     with damage_reported():
         weights = read_weights(model)

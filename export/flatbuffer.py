@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export.constants import read_constants
+from export.deployed import require_deployed
 from export.model_file import (
     computes_in_float,
     damage_reported,
@@ -50,8 +51,10 @@ def check(
         such as "*layer_norm*".
 
     Raises:
-      ExportError: names the first thing that differs.
+      ExportError: names the first thing that differs, or the argument that is
+        none of these.
     """
+    require_deployed(network)
     model = parse(content)
     with damage_reported():
         weights = read_weights(model)
@@ -124,7 +127,16 @@ def float_layers(
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns is that of a layer's name."""
+    """Whether one of the patterns is that of a layer's name.
+
+    Raises:
+      ExportError: the patterns are a single string, each of whose letters
+        would be one.
+    """
+    if isinstance(patterns, str):
+        raise errors.ExportError(
+            f"allow_float is {patterns!r}: pass a list, [{patterns!r}]."
+        )
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from export.model_file import parse
+from export.model_file import parse, require_content
 from export.weights import expand
 from qgen_tf import errors
 
@@ -65,14 +65,15 @@ class Interpreter:
             have few bits, and some operators cannot read them.
 
         Raises:
-          ExportError: the kernels are unknown, the runtime cannot run the file
-            or the batch size, or its input and output are not one of int8,
-            uint8 or float32 each.
+          ExportError: the content is not bytes, the kernels are unknown, the
+            batch size is below 1, the runtime cannot run it or the file, or
+            the input and output are not one of int8, uint8 or float32 each.
         """
-        if kernels not in KERNELS:
+        require_content(content)
+        require_kernels(kernels)
+        if batch_size < 1:
             raise errors.ExportError(
-                f"kernels {kernels!r} are unknown: choose one of "
-                f"{list(KERNELS)}."
+                f"batch_size is {batch_size}: let it be 1 or more."
             )
         self._batch_size = batch_size
         self._content = expand(content) if expand_low_bits else content
@@ -120,7 +121,8 @@ class Interpreter:
           int8 or uint8 [examples, classes]; float32 of a file with a float
           output.
         """
-        self._require_images(images)
+        images = np.asarray(images)
+        require_images(images, self.input_shape)
         count = len(images)
         size = self._batch_size
         if self._input.is_resizable:  # equal parts, so that little is padded
@@ -134,18 +136,6 @@ class Interpreter:
             _require_numbers(part, start)
             parts.append(self._invoke(part))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _require_images(self, images: np.ndarray) -> None:
-        if images.dtype != np.float32:
-            raise errors.DataError(
-                f"the images are {images.dtype}: pass them in float32, "
-                "preprocessed as they were in training."
-            )
-        if images.shape[1:] != self._input.shape or not len(images):
-            raise errors.DataError(
-                f"the images have shape {images.shape}: the file takes "
-                f"(examples, {', '.join(map(str, self._input.shape))})."
-            )
 
     def _resize(self, size: int) -> None:
         shape = (size, *self._input.shape)
@@ -198,6 +188,28 @@ class Interpreter:
             raise errors.ExportError(
                 f"the runtime cannot run this file{what}: {reason}"
             ) from error
+
+
+def require_kernels(kernels: str) -> None:
+    """Raises an ExportError unless the kernels are one of `KERNELS`."""
+    if kernels not in KERNELS:
+        raise errors.ExportError(
+            f"kernels {kernels!r} are unknown: choose one of {list(KERNELS)}."
+        )
+
+
+def require_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises a DataError unless there are images of a shape, in float32."""
+    if images.dtype != np.float32:
+        raise errors.DataError(
+            f"the images are {images.dtype}: pass them in float32, "
+            "preprocessed as they were in training."
+        )
+    if images.shape[1:] != shape or not len(images):
+        raise errors.DataError(
+            f"the images have shape {images.shape}: the file takes "
+            f"(examples, {', '.join(map(str, shape))})."
+        )
 
 
 def _require_numbers(images: np.ndarray, start: int) -> None:

@@ -35,6 +35,7 @@ def parse(content: bytes) -> schema.ModelT:
       ExportError: the content is not such a file, is damaged, or holds several
         graphs.
     """
+    require_content(content)
     if content[4:8] != b"TFL3":
         raise errors.ExportError(
             "this is not a TensorFlow Lite file: it lacks the TFL3 mark."
@@ -44,6 +45,16 @@ def parse(content: bytes) -> schema.ModelT:
         model = schema.ModelT.InitFromPackedBuf(validator.Content(content), 0)
         validator.require_well_formed(model)
     return model
+
+
+def require_content(content: bytes) -> None:
+    """Raises an ExportError unless the content of a file is bytes."""
+    if not isinstance(content, bytes):
+        raise errors.ExportError(
+            "the content of a TensorFlow Lite file must be bytes, not "
+            f"{type(content).__name__}: pass pathlib.Path(path).read_bytes(), "
+            "or what export.convert returns."
+        )
 
 
 @contextlib.contextmanager

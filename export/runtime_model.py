@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from export.deployed import require_deployed
 from export.runtime_add import FixedPointAdd, XnnpackAdd, xnnpack_takes
 from export.runtime_norm import RuntimeNorm
 from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax
@@ -57,7 +58,11 @@ def runtime_model(
       network: a deployed network; it is left as it is.
       kernels: "xnnpack", "reference" or "builtin", whose additions round
         halves in a way that is not known: those of "reference" stand for them.
+
+    Raises:
+      ExportError: there is no deployed network.
     """
+    require_deployed(network)
     if not network.weight_grids:
         return network.model
     call = _Builder(network, kernels).call

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from export.interpreter import BATCH_SIZE, Interpreter
-from export.model_file import parse
+from export.model_file import parse, require_content
 from export.weights import read_weights
 from qgen_tf import errors
 
@@ -220,6 +220,7 @@ class Sandbox:
 
 
 def _bytes(content: bytes) -> np.ndarray:
+    require_content(content)
     return np.frombuffer(content, np.uint8)
 
 

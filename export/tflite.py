@@ -11,6 +11,7 @@ from tensorflow.lite.python import convert_phase
 
 from export import model_file
 from export.constants import write_constants
+from export.deployed import require_deployed
 from export.fake_quant import FakeQuantActivation, FakeQuantConstant
 from export.flatbuffer import matches, require_integers
 from export.float_layers import FencedLayer, remove_fences
@@ -60,10 +61,12 @@ def convert(
       The flatbuffer. Its batch size is dynamic.
 
     Raises:
-      ExportError: the storage is unknown, the network has several inputs or
+      ExportError: there is no deployed network, the storage is unknown, the
+        network has several inputs or
         outputs, or float ones beside quantized weights, the converter refuses
         it, or lets a layer compute in float that is not allowed to.
     """
+    require_deployed(network)
     if storage not in STORAGES:
         raise errors.ExportError(
             f"storage {storage!r} is unknown: choose one of {list(STORAGES)}."

@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from export.deployed import require_deployed
 from export.flatbuffer import float_operators
 from export.interpreter import Interpreter
 from export.model_file import parse
 from export.runtime_model import runtime_model
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.measures.arguments import keras_model, require_examples
 from qgen_tf.measures.equivalence import (
     Equivalence,
     McNemar,
@@ -164,11 +166,16 @@ def verify(
 
     Raises:
       ConfigError: the margin is not positive.
-      DataError: a data set has fewer than two examples.
-      ModelError: a loss is not finite.
-      ExportError: the file cannot be run, or has other outputs than the model.
+      DataError: a data set has fewer than two examples, or is not of batches
+        of images that fit the model and int labels of its classes.
+      ModelError: a loss is not finite, or there is no model.
+      ExportError: the file cannot be run, or has other outputs than the model,
+        or there is no deployed network.
     """
     require_margin(margin)
+    require_deployed(network)
+    for dataset in (train, test, *([] if corrupted is None else [corrupted])):
+        require_examples(dataset, keras_model(model))
     interpreter = Interpreter(
         content, kernels=kernels, expand_low_bits=expand_low_bits
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -98,11 +98,20 @@ def suggest_bits(
       ConfigError: the budget is too small, or a setting is out of range.
       ModelError: the model cannot be quantized or differentiated twice.
     """
-    choices = sorted(set(choices))
-    if not choices or FLOAT_BITS in choices:
+    if (
+        not isinstance(choices, Iterable)
+        or not set(choices)
+        or FLOAT_BITS in choices
+    ):
         raise errors.ConfigError(
-            f"choices is {choices}: name at least one of 1 to 8 bits."
+            f"choices is {choices}: name at least one of 1 to 8 bits, such as "
+            "(4, 8)."
         )
+    if not isinstance(budget, int | float | np.number):
+        raise errors.ConfigError(
+            f"the budget is {budget!r}: pass a number of bytes."
+        )
+    choices = sorted(set(choices))
     grids = {
         bits: _grids(model, bits, per_axis=per_axis, quantizer=quantizer)
         for bits in choices

@@ -11,6 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian_products import Operator, hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -105,6 +106,7 @@ def spectral_density(
             "spectral_density needs num_vectors >= 2, num_steps >= 2 and a "
             f"width in (0, 1], not {num_vectors}, {num_steps} and {width}."
         )
+    model = keras_model(model)
     operator = Operator(hessian_of(model, dataset, loss_fn, variables))
     generator = np.random.default_rng(seed)
     quadratures = [

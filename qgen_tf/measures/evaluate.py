@@ -10,12 +10,21 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.measures.arguments import (
+    keras_model,
+    require_examples,
+    require_fit,
+    require_labels,
+    untraced_errors,
+)
 from qgen_tf.measures.losses import (
     LossFn,
     correct_of,
     cross_entropy,
     losses_of,
+    require_match,
 )
+from qgen_tf.quantization.inference import InferenceModel
 
 _MOST_WAITING = 2**16  # logits, whose losses are then computed at once
 
@@ -43,12 +52,36 @@ class Evaluation:
         return 100.0 * float(self.correct.mean())
 
 
-def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a compiled function from images to logits, in inference mode."""
+def predictor(
+    model: keras.Model | InferenceModel,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a compiled function from images to logits, in inference mode.
+
+    It raises a DataError for images that do not fit the model or hold NaN, and
+    a ModelError for a model that is not calibrated.
+
+    Args:
+      model: a model, or a deployed network.
+
+    Raises:
+      ModelError: it is neither.
+    """
+    network = keras_model(model)
     forward = tf.function(
-        lambda images: model(images, training=False), reduce_retracing=True
+        lambda images: network(images, training=False), reduce_retracing=True
     )
-    return lambda images: forward(images).numpy()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        require_fit(network, [images.shape])
+        if np.isnan(np.min(images)):  # which a ReLU would swallow
+            raise errors.DataError(
+                "a batch of images holds NaN: mend the data set or its "
+                "preprocessing."
+            )
+        with untraced_errors():
+            return forward(images).numpy()
+
+    return predict
 
 
 class Evaluator:
@@ -78,8 +111,17 @@ class Evaluator:
 
         Raises:
           ConfigError: `loss_fn` does not return one loss for each example.
+          DataError: a label is not one of the classes.
+          ModelError: the logits are not [batch, classes].
         """
-        self._waiting.append((np.asarray(labels), logits))
+        labels, logits = np.asarray(labels), np.asarray(logits)
+        if logits.ndim != 2 or len(logits) != len(labels):
+            raise errors.ModelError(
+                f"a batch of {len(labels)} images gives outputs of the shape "
+                f"{logits.shape}: the model must return (batch, classes)."
+            )
+        require_labels(self._loss_fn, labels, logits.shape[1])
+        self._waiting.append((labels, logits))
         num_logits = sum(logits.size for _, logits in self._waiting)
         # the first batch at once, to find a wrong `loss_fn` at once
         if num_logits >= _MOST_WAITING or not self._losses:
@@ -114,22 +156,37 @@ class Evaluator:
 
 
 def evaluate(
-    predict: Callable[[np.ndarray], np.ndarray],
+    predict: Callable[[np.ndarray], np.ndarray] | keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
     loss_fn: LossFn = cross_entropy,
 ) -> Evaluation:
     """Evaluates a function from images to logits on every example.
 
     Args:
-      predict: `predictor(model)`, or `Interpreter.predict` of a deployed file.
+      predict: a model, or a function such as `predictor(model)`, which is
+        compiled once for several data sets, or `Interpreter.predict` of a
+        deployed file.
       dataset: batches of (images, int labels).
       loss_fn: (labels, logits) to the loss of each example.
 
     Raises:
-      DataError: the data set is empty.
-      ModelError: a loss is not finite.
-      ConfigError: `loss_fn` does not return one loss for each example.
+      DataError: the data set is empty, or not of batches of images that fit
+        the model, without NaN, and int labels of its classes.
+      ModelError: a loss is not finite, or `predict` is none of these.
+      ConfigError: `loss_fn` does not return one loss for each example, or
+        takes logits and the model has none.
     """
+    model = None
+    if isinstance(predict, keras.Model | InferenceModel):
+        model = keras_model(predict)
+        require_match(model, loss_fn)
+        predict = predictor(model)
+    if not callable(predict):
+        raise errors.ModelError(
+            f"evaluate takes a model, not {type(predict).__name__}, or a "
+            "function from images to logits: of an Interpreter its predict."
+        )
+    require_examples(dataset, model)
     evaluator = Evaluator(loss_fn)
     # prefetched: loads while this one is predicted; `numpy()` would copy it
     for images, labels in dataset.prefetch(1):

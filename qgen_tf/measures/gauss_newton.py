@@ -10,6 +10,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations, sharing
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian import LayerTrace, traces_of
 from qgen_tf.measures.hessian_products import random_signs
 from qgen_tf.measures.losses import (
@@ -171,6 +172,7 @@ def layer_gauss_newton_traces(
             f"layer_gauss_newton_traces needs num_probes >= 2, not "
             f"{num_probes}."
         )
+    model = keras_model(model)
     matrix = gauss_newton_of(model, dataset, loss_fn, variables)
     return traces_of(
         model,

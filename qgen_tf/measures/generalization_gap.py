@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -58,7 +59,11 @@ def generalization_gap(
       train: on the training set, without augmentation.
       test: on the test set.
       seed: of the bootstrap.
+
+    Raises:
+      DataError: an argument is no evaluation.
     """
+    _require_evaluations([train, test])
     return GeneralizationGap(
         loss=bootstrap_gap(train.losses, test.losses, seed=seed),
         accuracy=bootstrap_gap(
@@ -85,8 +90,11 @@ def gap_difference(
       seed: of the bootstrap.
 
     Raises:
-      DataError: the numbers of examples differ.
+      DataError: the numbers of examples differ, or an argument is no pair of
+        evaluations.
     """
+    for pair in (ours, theirs):
+        _require_evaluations(pair)
     require_pairs(ours, theirs)
     (train_a, test_a), (train_b, test_b) = ours, theirs
     return GeneralizationGap(
@@ -113,6 +121,18 @@ def require_pairs(
                 "a paired comparison needs both models on the same examples, "
                 f"not on {len(a.losses)} and {len(b.losses)}."
             )
+
+
+def _require_evaluations(pair: Any) -> None:
+    """Raises a DataError unless it holds evaluations on train and test."""
+    found = pair if isinstance(pair, Sequence) else [pair]
+    if [isinstance(each, Evaluation) for each in found] != [True, True]:
+        kinds = ", ".join(type(each).__name__ for each in found)
+        raise errors.DataError(
+            "a gap is that of two evaluations of a model, on its training and "
+            f"its test set, not of {kinds}: pass what measures.evaluate "
+            "returns."
+        )
 
 
 def bootstrap_gap(

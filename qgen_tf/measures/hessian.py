@@ -11,6 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian_products import hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -89,6 +90,7 @@ def layer_traces(
         raise errors.ConfigError(
             f"layer_traces needs num_probes >= 2, not {num_probes}."
         )
+    model = keras_model(model)
     hessian = hessian_of(model, dataset, loss_fn, variables)
     traces = traces_of(
         model,

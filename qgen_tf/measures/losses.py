@@ -70,6 +70,11 @@ def losses_of(
     Raises:
       ConfigError: `loss_fn` does not return one loss for each example.
     """
+    if not callable(loss_fn) or isinstance(loss_fn, type):
+        raise errors.ConfigError(
+            f"loss_fn is {loss_fn!r}: pass a function of (labels, outputs), "
+            "such as measures.cross_entropy."
+        )
     losses = loss_fn(labels, outputs)
     if losses.shape.rank != 1:
         raise errors.ConfigError(

@@ -9,6 +9,11 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
+from qgen_tf.measures.arguments import (
+    keras_model,
+    require_examples,
+    require_labels,
+)
 from qgen_tf.measures.evaluate import predictor
 from qgen_tf.measures.losses import (
     CrossEntropy,
@@ -41,11 +46,14 @@ def margins(
 
     Raises:
       ConfigError: the loss takes logits and the model has none.
-      DataError: the data set is empty.
+      DataError: the data set is empty, or not of batches of images that fit
+        the model and int labels of its classes.
       ModelError: an output is not finite.
     """
-    require_match(model, loss_fn)
-    predict = predictor(model)
+    network = keras_model(model)
+    require_match(network, loss_fn)
+    require_examples(dataset, network)
+    predict = predictor(network)
     found = []
     for images, labels in dataset:
         outputs = predict(images.numpy()).astype(np.float64)
@@ -54,7 +62,10 @@ def margins(
                 f"the outputs of model {model.name!r} are not finite: training "
                 "has diverged; lower the learning rate."
             )
-        found.append(_of_batch(_two_or_more(outputs, loss_fn), labels.numpy()))
+        classes = labels.numpy()
+        # whatever the loss, a margin is that of one of the classes
+        require_labels(cross_entropy, classes, outputs.shape[-1])
+        found.append(_of_batch(_two_or_more(outputs, loss_fn), classes))
     if not found:
         raise errors.DataError("the data set to measure on is empty.")
     return np.concatenate(found)

@@ -9,6 +9,8 @@ import numpy as np
 import scipy.stats
 import tensorflow as tf
 
+from qgen_tf.compat import keras
+from qgen_tf.measures.perturbations import deployed_network
 from qgen_tf.quantization.inference import InferenceModel
 
 
@@ -50,14 +52,18 @@ class LayerNoise:
     weight_correlation: float
 
 
-def layer_noise(network: InferenceModel) -> list[LayerNoise]:
+def layer_noise(network: keras.Model | InferenceModel) -> list[LayerNoise]:
     """Returns the noise of every quantized weight, in the order of layers.
 
     Args:
-      network: from `qgen_tf.inference_model`; a float one gives an empty list.
+      network: from `qgen_tf.inference_model`, or the model that it is made of;
+        a float one gives an empty list.
+
+    Raises:
+      ModelError: the model is not Functional, or not calibrated.
     """
     rows = []
-    for name, grid in network.weight_grids.items():
+    for name, grid in deployed_network(network).weight_grids.items():
         widths = np.broadcast_to(grid.bin_width, grid.levels.shape).astype(
             np.float64
         )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
+from qgen_tf.measures.arguments import chosen_weights
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
@@ -227,7 +228,7 @@ def _kernels(
             "/".join(weight_name(network, variable)),
             variable.numpy().astype(np.float64),
         )
-        for variable in variables(network)
+        for variable in chosen_weights(network, variables)
     ]
     if not kernels:
         raise errors.ModelError(

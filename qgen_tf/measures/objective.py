@@ -10,6 +10,11 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.measures.arguments import (
+    require_examples,
+    require_labels,
+    untraced_errors,
+)
 from qgen_tf.measures.losses import (
     LossFn,
     correct_of,
@@ -45,8 +50,12 @@ class Objective:
 
         Raises:
           ConfigError: the loss takes logits and the model has none.
+          DataError: the data set is not of batches of images that fit the
+            model and int labels.
         """
         require_match(model, loss_fn)
+        require_examples(dataset, model)
+        self._model, self._loss_fn = model, loss_fn
         self._strategy = model.distribute_strategy
         self._dataset = self._distributed(dataset)
 
@@ -184,7 +193,21 @@ class Objective:
                 for part in parts
             ]
 
-        return over_replicas
+        def explained(images, labels):
+            try:
+                with untraced_errors():
+                    return over_replicas(images, labels)
+            except tf.errors.InvalidArgumentError:
+                self._require_labels(labels)
+                raise
+
+        return explained
+
+    def _require_labels(self, labels: Any) -> None:
+        """Raises a DataError if a label of a batch is not one of a class."""
+        for outputs in (self._model.outputs or [])[:1]:
+            for part in self._strategy.experimental_local_results(labels):
+                require_labels(self._loss_fn, part.numpy(), outputs.shape[-1])
 
     def _summed(self, function: Callable[..., list[tf.Tensor]]) -> list[Any]:
         total: list[tf.Tensor] | None = None

@@ -11,6 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import sharing
+from qgen_tf.measures.arguments import chosen_weights, keras_model
 from qgen_tf.measures.losses import LossFn
 from qgen_tf.measures.objective import Objective
 from qgen_tf.quantization.inference import InferenceModel, inference_model
@@ -43,7 +44,7 @@ def measured_model(
             'weights: measure it at point="deployed".'
         )
     if point == "latent":
-        return model
+        return keras_model(model)
     raise errors.ConfigError(f"point {point!r} is not one of {POINTS}.")
 
 
@@ -64,7 +65,7 @@ def deployed_network(model: keras.Model | InferenceModel) -> InferenceModel:
     """
     if isinstance(model, InferenceModel):
         return model
-    with model.distribute_strategy.scope():
+    with keras_model(model).distribute_strategy.scope():
         return inference_model(model)
 
 
@@ -134,7 +135,7 @@ class Neighbourhood:
     ):
         """Builds the network and evaluates it; see `neighbourhood`."""
         network = measured_model(model, point)
-        self.variables = variables(network)
+        self.variables = chosen_weights(network, variables)
         if not self.variables:
             raise errors.ModelError(
                 f"model {model.name!r} has no weight to perturb."

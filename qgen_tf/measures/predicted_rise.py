@@ -121,10 +121,13 @@ def loss_rises(
       ModelError: the loss is not finite, with noise or without, or has no
         second derivative, or `num_bits` is asked of a quantized model.
     """
-    if num_draws < 2 or num_bits is not None and not len(num_bits):
+    is_empty = num_bits is not None and not (
+        isinstance(num_bits, Sequence) and len(num_bits)
+    )
+    if num_draws < 2 or is_empty:
         raise errors.ConfigError(
             "loss_rises needs num_draws >= 2 and at least one of num_bits, "
-            f"not {num_draws} and {num_bits}."
+            f"such as (4, 8), not {num_draws} and {num_bits}."
         )
     network, roundings = _roundings(model, num_bits, step_rule)
     variables = [weight.variable for weight in roundings[0]]

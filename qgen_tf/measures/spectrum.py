@@ -11,6 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian_products import Operator, hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -73,6 +74,7 @@ def top_eigenvalues(
         not finite, the loss has no second derivative, or the eigenvalues were
         not found within `max_restarts`.
     """
+    model = keras_model(model)
     operator = Operator(hessian_of(model, dataset, loss_fn, variables))
     size = operator.size
     if not (1 <= count < size and tolerance > 0 and max_restarts >= 1):

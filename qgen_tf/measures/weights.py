@@ -9,6 +9,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
+from qgen_tf.measures.arguments import chosen_weights
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.quantization.quantize import unwrapped
 
@@ -21,12 +22,12 @@ def differentiated(
     Raises:
       ModelError: it has none of them.
     """
-    chosen = variables(model)
-    if not chosen:
+    found = chosen_weights(model, variables)
+    if not found:
         raise errors.ModelError(
             f"model {model.name!r} has no weight to differentiate in."
         )
-    return chosen
+    return found
 
 
 def owner(model: keras.Model, variable: tf.Variable) -> keras.layers.Layer:

@@ -22,6 +22,23 @@ def require_stem(stem: str, *, model: str) -> None:
         )
 
 
+def dropout(
+    x: Any,
+    rate: float,
+    *,
+    name: str,
+    noise_shape: tuple[int | None, ...] | None = None,
+) -> Any:
+    """Applies a dropout that training can repeat; none if the rate is 0.
+
+    Its generator is one that can be reseeded: a training that goes on after a
+    kill draws what one that was not killed does.
+    """
+    if not rate:
+        return x
+    return layers.Dropout(rate, noise_shape, rng_type="stateful", name=name)(x)
+
+
 def conv_bn(
     x: Any,
     filters: int,

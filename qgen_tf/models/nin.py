@@ -7,6 +7,7 @@ generalization measures use (Jiang et al. 2020, arXiv 1912.02178).
 from __future__ import annotations
 
 from qgen_tf.compat import keras
+from qgen_tf.models import blocks
 from qgen_tf.models.blocks import classifier, conv_bn
 
 layers = keras.layers
@@ -55,8 +56,5 @@ def nin(
         x = _conv_bn_relu(x, width, 3, 2, f"{block}_spatial")
         x = _conv_bn_relu(x, width, 1, 1, f"{block}_mix0")
         x = _conv_bn_relu(x, width, 1, 1, f"{block}_mix1")
-        if dropout:
-            x = layers.Dropout(
-                dropout, rng_type="stateful", name=f"{block}_dropout"
-            )(x)
+        x = blocks.dropout(x, dropout, name=f"{block}_dropout")
     return classifier(inputs, x, num_classes, "nin")

@@ -11,7 +11,7 @@ import numpy as np
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.layers import AttentionBias, CyclicShift
-from qgen_tf.models import transformer
+from qgen_tf.models import blocks, transformer
 
 layers = keras.layers
 
@@ -138,8 +138,7 @@ def _swin(
     inputs = layers.Input(input_shape, name="image")
     x = transformer.patches(inputs, patch_size, width, model=name)
     x = layers.LayerNormalization(epsilon=_EPSILON, name="patches_norm")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="patches_dropout")(x)
+    x = blocks.dropout(x, dropout, name="patches_dropout")
     rates = iter(np.linspace(0.0, drop_path, sum(depths)).tolist())
     for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
         transformer.require_heads(width * 2**stage, heads, model=name)

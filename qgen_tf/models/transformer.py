@@ -8,6 +8,7 @@ from typing import Any
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.layers import MatMul
+from qgen_tf.models import blocks
 
 layers = keras.layers
 
@@ -123,11 +124,13 @@ def _residual(
     """
     y = layers.LayerNormalization(epsilon=epsilon, name=f"{name}_norm")(x)
     y = branch(y, name)
-    if dropout:
-        y = layers.Dropout(dropout, name=f"{name}_dropout")(y)
-    if drop_path:
-        noise_shape = (None,) + (1,) * (len(x.shape) - 1)
-        y = layers.Dropout(drop_path, noise_shape, name=f"{name}_drop_path")(y)
+    y = blocks.dropout(y, dropout, name=f"{name}_dropout")
+    y = blocks.dropout(
+        y,
+        drop_path,
+        noise_shape=(None,) + (1,) * (len(x.shape) - 1),
+        name=f"{name}_drop_path",
+    )
     return layers.Add(name=f"{name}_add")([x, y])
 
 

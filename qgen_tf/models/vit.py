@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from qgen_tf.compat import keras
 from qgen_tf.layers import PositionEmbedding
-from qgen_tf.models import transformer
+from qgen_tf.models import blocks, transformer
 
 layers = keras.layers
 
@@ -54,8 +54,7 @@ def _vit(
     tokens = x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width), name="tokens")(x)
     x = PositionEmbedding(class_token, name="position")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="position_dropout")(x)
+    x = blocks.dropout(x, dropout, name="position_dropout")
     for block in range(depth):
         x = transformer.block(
             x,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.quantization import quantizers
+from qgen_tf.quantization import graph, quantizers
 from qgen_tf.quantization.batches import image_batches
 from qgen_tf.quantization.quantize import wrappers
 
@@ -25,9 +27,15 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
 
     Raises:
       ModelError: the model is not quantized, or computes NaN or infinity.
-      DataError: the data set is empty, its images do not fit the model, or
-        they contain NaN or infinity.
+      DataError: the data set is none, or empty, its images do not fit the
+        model, or they contain NaN or infinity.
     """
+    graph.require_functional(model)
+    if not isinstance(dataset, Iterable):
+        raise errors.DataError(
+            f"the calibration data are {type(dataset).__name__}: pass a "
+            "tf.data.Dataset of batches of images."
+        )
     wrapped = wrappers(model)
     if not wrapped:
         raise errors.ModelError(

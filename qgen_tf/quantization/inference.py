@@ -90,8 +90,14 @@ def inference_model(model: keras.Model) -> InferenceModel:
         it is.
 
     Raises:
-      ModelError: the model is not Functional, or not calibrated.
+      ModelError: the model is not Functional, or not calibrated, or deployed
+        already.
     """
+    if isinstance(model, InferenceModel):
+        raise errors.ModelError(
+            f"{model.name!r} is a deployed network already: use it as it is, "
+            "or pass the model that was trained."
+        )
     graph.require_functional(model)
     trained = model if wrappers(model) else primitive_model(model)
     builder = _Builder(trained)

@@ -82,9 +82,15 @@ def quantize_model(
     Raises:
       ModelError: the model is not Functional, or is quantized already, or has
         nothing to quantize, or `strict` forbids a layer.
-      ConfigError: an override of the scheme matches no layer.
+      ConfigError: an override of the scheme matches no layer, or it is no
+        `BitScheme`.
     """
     graph.require_functional(model)
+    if not isinstance(scheme, BitScheme):
+        raise errors.ConfigError(
+            f"the scheme is {scheme!r}: pass a BitScheme, such as "
+            "qgen_tf.BitScheme(weight_bits=4, activation_bits=8)."
+        )
     if wrappers(model):
         raise errors.ModelError(
             f"model {model.name!r} is quantized already: pass the float model."

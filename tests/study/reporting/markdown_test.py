@@ -10,7 +10,6 @@ from qgen_tf.study.reporting import markdown, report_tables
 from qgen_tf.study.statistics import claims, verdicts
 from tests.study.reporting import report_records
 
-
 _ACCURACY = "Accuracy [%] and its gap [points]"
 
 
