@@ -13,8 +13,8 @@ SOURCES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study-cifar10 figures models device-arm64
-.PHONY: bench-accuracy bench-overhead bench-measures bench-tflite
+.PHONY: help quickstart study-cifar10 study figures models device-arm64
+.PHONY: bench-accuracy bench-overhead bench-measures bench-tflite bench-sweep
 .PHONY: test fuzz lint docs clean
 
 help: ## list the targets
@@ -27,6 +27,9 @@ quickstart: $(VENV)/installed ## float and quantized twins on the digits, a repo
 
 study-cifar10: $(VENV)/installed ## the same for networks-in-network on CIFAR-10
 	$(BIN)/qgen-sweep --config=cifar10_nin --workdir=$(WORKDIR) $(ARGS)
+
+study: $(VENV)/installed ## 256 models on CIFAR-10, the paper's claims; hours
+	$(BIN)/qgen-sweep --config=sweep_cifar10_nin --workdir=$(WORKDIR) $(ARGS)
 
 figures: $(VENV)/installed ## train what docs/theory.md shows, on CIFAR-10, and draw it
 	for config in resnet18 resnet50 mobilenet_v2; do \
@@ -73,6 +76,9 @@ bench-measures: $(VENV)/installed ## time of measures over straightforward ones
 
 bench-tflite: $(VENV)/installed ## throughput of files over the runtime's own
 	$(BIN)/python -m benchmarks.tflite_throughput $(ARGS)
+
+bench-sweep: $(VENV)/installed ## how sweeps scale
+	$(BIN)/python -m benchmarks.sweep_scaling $(ARGS)
 
 fuzz: $(VENV)/installed-test ## damage .tflite files at random, for long
 	$(BIN)/python -m tests.export.fuzz --mutations=20000 $(ARGS)

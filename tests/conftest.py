@@ -23,8 +23,14 @@ def pytest_addoption(parser):
         "--full",
         action="store_true",
         help="run every quantizer at every number of bits on every layer, "
-        "not a covering selection of them",
+        "not a covering selection of them, and the tests that take minutes",
     )
+
+
+def pytest_runtest_setup(item):
+    """Skips what takes minutes, unless it is asked for."""
+    if item.get_closest_marker("full") and not item.config.getoption("full"):
+        pytest.skip("takes minutes: run with --full")
 
 
 @pytest.fixture(autouse=True)

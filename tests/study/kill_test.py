@@ -22,7 +22,7 @@ from tests import tiny
 def get_config():
     return tiny.config()
 """
-_KILLS = 3
+_KILLS = 2
 # what tells of times, and not of models
 _TIMES = {".lock", "seconds.json", "records.csv", "records.parquet"}
 

@@ -144,7 +144,7 @@ def test_two_devices_measure_as_one(mirrored):
     _assert_measures_are_those_of_one_device(mirrored["run"])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_devices_train_in_float16_what_one_does(tmp_path):
     facts = _mirrored(tmp_path, "minmax", "mixed_float16")
     _assert_one_model(facts)
@@ -223,7 +223,7 @@ def test_workers_go_on_after_one_was_killed(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_three_workers_train_as_one_device(workdir, mirrored, tmp_path):
     processes = workers.start(
         3, PROGRAM, tmp_path, "multi_worker_mirrored", "lsq_plus", "float32"
