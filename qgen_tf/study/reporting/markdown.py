@@ -12,6 +12,7 @@ import pandas as pd
 
 from qgen_tf.study.reporting import (
     figures,
+    pages,
     report_runs,
     report_tables,
     report_views,
@@ -118,12 +119,11 @@ def _table(title: str, table: pd.DataFrame | str) -> Iterator[str]:
     if isinstance(table, str):
         yield from [table, ""]
         return
-    known = table.dropna(axis="columns", how="all").map(_escaped)
-    numbers = known.select_dtypes("number").columns
+    numbers = table.select_dtypes("number").columns
+    cells = table.map(_cell)
+    known = cells.loc[:, (cells != "").any()]
     text = known.to_markdown(
         index=False,
-        floatfmt=".4g",
-        missingval="",
         disable_numparse=True,
         colalign=[
             "right" if name in numbers else "left" for name in known.columns
@@ -132,8 +132,8 @@ def _table(title: str, table: pd.DataFrame | str) -> Iterator[str]:
     yield from [text, ""]
 
 
-def _escaped(value: Any) -> Any:
-    return value.replace("|", "\\|") if isinstance(value, str) else value
+def _cell(value: Any) -> str:
+    return pages.text(value).replace("|", "\\|")
 
 
 def _figures(

@@ -75,7 +75,7 @@ def table(frame: pd.DataFrame) -> markupsafe.Markup:
     Numbers have four digits and, as texts that start with one, stand to the
     right. What is missing is left blank, and a column of nothing else out.
     """
-    columns = {name: [_text(value) for value in frame[name]] for name in frame}
+    columns = {name: [text(value) for value in frame[name]] for name in frame}
     known = {name: texts for name, texts in columns.items() if any(texts)}
     return render(
         "table.html",
@@ -84,7 +84,8 @@ def table(frame: pd.DataFrame) -> markupsafe.Markup:
     )
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Returns a cell of a table: numbers have four digits, NaN none."""
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if pd.isna(value):
