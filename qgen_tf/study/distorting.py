@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import json
 import os
@@ -123,7 +122,7 @@ def _kept(
     file = run.path / exporting.MODEL_FILE
     digest = None
     if file.exists():
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = exporting.digest(file.read_bytes())
     record = {
         "settings": json.loads(settings.to_json()),
         "sha256": digest,

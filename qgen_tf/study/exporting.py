@@ -163,7 +163,7 @@ def verify(
     record = {
         "run": run.path.name,
         "settings": dataclasses.asdict(settings),
-        "sha256": _digest(content),
+        "sha256": digest(content),
         **dataclasses.asdict(verification),
         "latency_ms": latency_ms(
             content,
@@ -196,7 +196,7 @@ def is_verified(
     return (
         model_file.exists()
         and record.get("settings") == wanted
-        and record["sha256"] == _digest(model_file.read_bytes())
+        and record["sha256"] == digest(model_file.read_bytes())
     )
 
 
@@ -281,5 +281,6 @@ def _content(
     return content
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """Returns the SHA-256 that records name a file by."""
     return hashlib.sha256(content).hexdigest()
