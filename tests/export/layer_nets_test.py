@@ -67,6 +67,31 @@ _MORE = {
     **_TRANSPOSED,
 }
 _NETS = layer_nets.NETS | _MORE
+# ReLU and bias are part of the operator before them
+_OPERATORS = {
+    "affine_sequence": [
+        "CONV_2D",
+        "RESHAPE",
+        "DEPTHWISE_CONV_2D",
+        "RESHAPE",
+        "FULLY_CONNECTED",
+    ],
+    "dense_images": [
+        "CONV_2D",
+        "RESHAPE",
+        "FULLY_CONNECTED",
+        "RESHAPE",
+        "FULLY_CONNECTED",
+    ],
+    "dilations": [
+        "CONV_2D",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "CONV_2D",
+        "RESHAPE",
+        "FULLY_CONNECTED",
+    ],
+}
 _QUICK = (
     "transposed",
     "einsum_dense",
@@ -95,6 +120,9 @@ def test_file_and_network(name):
     )
     layers_with_weights = {*network.weight_grids, *network.affine_grids}
     assert {w.name for w in read_weights(file)} == layers_with_weights
+    if name in _OPERATORS:
+        operators = file.subgraphs[0].operators
+        assert [operator_name(file, op) for op in operators] == _OPERATORS[name]
 
 
 @pytest.mark.slow
@@ -118,7 +146,10 @@ def test_few_bits(name, per_axis):
     assert_file_agrees(network)
 
 
-@pytest.mark.parametrize("weight_bits", [8, 4])
+_EIGHT = pytest.param(8, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("weight_bits", [4, _EIGHT])
 def test_dense_layers_with_a_step_for_each_output(weight_bits):
     scheme = BitScheme(weight_bits, 8, per_axis_dense=True)
     model = layer_nets.randomized(layer_nets.NETS["dense"])
@@ -133,37 +164,6 @@ def test_dense_layers_with_a_step_for_each_output(weight_bits):
         content = stored(pack(file), storage)
         storages[storage] = steps_off(network, content)
     assert storages["int8"].max() <= 1 and storages["int4"].max() <= 1
-
-
-def _operators(name):
-    model = layer_nets.randomized(_NETS[name])
-    file = assert_file_agrees(deployed(model, BitScheme(4, 8)), share=0.3)
-    return [operator_name(file, op) for op in file.subgraphs[0].operators]
-
-
-def test_relu_and_bias_are_part_of_the_operator():
-    assert _operators("affine_sequence") == [
-        "CONV_2D",
-        "RESHAPE",
-        "DEPTHWISE_CONV_2D",
-        "RESHAPE",
-        "FULLY_CONNECTED",
-    ]
-    assert _operators("dense_images") == [
-        "CONV_2D",
-        "RESHAPE",
-        "FULLY_CONNECTED",
-        "RESHAPE",
-        "FULLY_CONNECTED",
-    ]
-    assert _operators("dilations") == [
-        "CONV_2D",
-        "CONV_2D",
-        "DEPTHWISE_CONV_2D",
-        "CONV_2D",
-        "RESHAPE",
-        "FULLY_CONNECTED",
-    ]
 
 
 def test_equal_layers_have_their_own_weights():
@@ -201,7 +201,8 @@ def test_dilated_transposed_convolution():
         tflite.convert(network)
 
 
-def test_constant_channels():
+@pytest.mark.parametrize("bits", [2, _EIGHT])
+def test_constant_channels(bits):
     """BatchNorm that has all but switched off channels: huge biases."""
     model = layer_nets.randomized(layer_nets.NETS["pre_activation"])
     for layer in model.layers:
@@ -210,11 +211,10 @@ def test_constant_channels():
             gamma[1:5] = [1e-6, -1e-8, 1e-12, 1e-20]
             layer.gamma.assign(gamma)
             layer.beta.assign(tf.fill(gamma.shape, 0.5))
-    for bits in (2, 8):
-        network = deployed(model, BitScheme(bits, 8))
-        biases = [
-            abs(grid.bias_levels).max()
-            for grid in (network.weight_grids | network.affine_grids).values()
-        ]
-        assert 2**29 < max(biases) <= 2**30 * 1.001
-        assert_file_agrees(network)
+    network = deployed(model, BitScheme(bits, 8))
+    biases = [
+        abs(grid.bias_levels).max()
+        for grid in (network.weight_grids | network.affine_grids).values()
+    ]
+    assert 2**29 < max(biases) <= 2**30 * 1.001
+    assert_file_agrees(network)

@@ -1,7 +1,9 @@
 """What all measures have in common, on a network with all that is deployed."""
 
 import dataclasses
+import functools
 import inspect
+import itertools
 import json
 import math
 
@@ -19,6 +21,9 @@ from qgen_tf.quantization import (
     quantize_model,
 )
 from qgen_tf.quantization.quantize import wrappers
+
+_POINTS = ("deployed", "latent")
+_SCHEMES = (None, BitScheme(4, 8))
 
 
 def _dataset():
@@ -48,11 +53,11 @@ def _built(scheme, seed):
     return quantized
 
 
-@pytest.fixture(scope="module", params=[None, BitScheme(4, 8)])
-def models(request):
+@functools.cache
+def _models(scheme):
     """A model, its deployed network, and a model of its initial weights."""
-    model = _built(request.param, seed=1)
-    return model, inference_model(model), _built(request.param, seed=2)
+    model = _built(scheme, seed=1)
+    return model, inference_model(model), _built(scheme, seed=2)
 
 
 # of searches and samples: enough to run, not to be right
@@ -97,10 +102,18 @@ def test_arguments_are_uniform(name):
         assert parameter.default is not inspect.Parameter.empty
 
 
-@pytest.mark.parametrize("point", ["deployed", "latent"])
-@pytest.mark.parametrize("name", MEASURES)
-def test_a_result_can_be_repeated_from_its_record(name, point, models):
-    model, deployed, initial = models
+def _cases():
+    """Every measure at both points of both models: half of it is quick."""
+    for index, name in enumerate(MEASURES):
+        for point, scheme in itertools.product(_POINTS, _SCHEMES):
+            is_quick = (_POINTS.index(point) + _SCHEMES.index(scheme)) % 2
+            marks = () if is_quick == index % 2 else pytest.mark.full
+            yield pytest.param(name, point, scheme, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "point", "scheme"), _cases())
+def test_a_result_can_be_repeated_from_its_record(name, point, scheme):
+    model, deployed, initial = _models(scheme)
     before = [value.tobytes() for value in model.get_weights()]
     dataset = _dataset()
     given = _arguments(name, model, initial)
