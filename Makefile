@@ -14,7 +14,7 @@ SOURCES := setup.cfg pyproject.toml
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help quickstart study-cifar10 study figures models device-arm64
-.PHONY: bench-accuracy bench-overhead bench-measures bench-tflite bench-sweep
+.PHONY: bench bench-accuracy bench-overhead bench-measures bench-tflite bench-sweep
 .PHONY: test fuzz lint docs clean
 
 help: ## list the targets
@@ -61,6 +61,10 @@ device-arm64: $(VENV)/installed ## run a bundle on emulated 64-bit Arm
 	$(BIN)/python -m benchmarks.device_arm64 \
 	  --folder=$(WORKDIR)/device-arm64 \
 	  --run_dir=$$(ls -d $(WORKDIR)/quickstart-w4a8-* | tail -1) $(ARGS)
+
+bench: $(VENV)/installed ## every benchmark, one table in docs/benchmarks.md
+	$(BIN)/python -m benchmarks.all --folder=$(WORKDIR)/benchmarks \
+	  --output=docs/benchmarks.md $(ARGS)
 
 bench-accuracy: $(VENV)/installed ## accuracy of twins and of tfmot's default
 	$(BIN)/python -m benchmarks.qat_accuracy --config=cifar10_resnet20 \

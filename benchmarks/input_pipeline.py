@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +10,8 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks import enlarged_images
+from benchmarks.rows import Row, Spread, finish, timed
 from qgen_tf.cli import program
 
 MANUAL = """\
@@ -78,36 +77,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 _STREAM_ROUNDS = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A number over rounds.
-
-    Attributes:
-      what: was measured.
-      median: of the rounds.
-      first: quartile.
-      third: quartile.
-    """
-
-    what: str
-    median: float
-    first: float
-    third: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what:44}{self.median:10.3f}"
-            f"  ({self.first:.3f}-{self.third:.3f})"
-        )
-
-
-def _row(what: str, numbers: Any) -> Row:
-    import numpy as np
-
-    first, median, third = np.percentile(numbers, [25, 50, 75])
-    return Row(what, float(median), float(first), float(third))
-
-
 def _splits(dataset: str) -> Any:
     from qgen_tf import data
     from qgen_tf.config import default_config
@@ -163,13 +132,6 @@ def _wait_until_idle() -> None:
             return
 
 
-def _timed(action: Callable[[], Any]) -> tuple[float, float]:
-    """Returns seconds of wall and of processor time."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    action()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
 def steps(splits: Any) -> Any:
     """Returns seconds a step, float64 [real or cached, wall or cpu, rounds]."""
     import numpy as np
@@ -191,8 +153,8 @@ def steps(splits: Any) -> Any:
     for round_ in range(_ROUNDS.value):
         for which in (0, 1) if round_ % 2 else (1, 0):
             _wait_until_idle()
-            taken = _timed(lambda which=which: turn(contenders[which]))
-            seconds[which, :, round_] = taken
+            cost = timed(lambda which=which: turn(contenders[which]))
+            seconds[which, :, round_] = cost.wall, cost.cpu
     return seconds / _STEPS.value
 
 
@@ -208,77 +170,59 @@ def rates(splits: Any) -> Any:
             next(batches)
 
     turn()  # the first one fills the buffers
-    seconds = np.array([_timed(turn) for _ in range(_STREAM_ROUNDS)])
+    costs = [timed(turn) for _ in range(_STREAM_ROUNDS)]
+    seconds = np.array([(cost.wall, cost.cpu) for cost in costs])
     return count * _BATCH_SIZE.value / seconds.T
-
-
-def _enlarged(dataset: str, folder: str) -> str:
-    """Writes larger files and returns the name of the data set of them."""
-    import tensorflow as tf
-
-    from qgen_tf.data import datasets
-
-    source = datasets.source(dataset)
-    size = (_ENLARGE.value, _ENLARGE.value * 4 // 3)
-    for split, stored in (("train", source.train), ("test", source.test)):
-        for index, (image, label) in enumerate(stored.images().take(512)):
-            image = tf.image.resize(image, size, method="bicubic")
-            # as much detail as makes files of the size of ImageNet's
-            noise = tf.random.stateless_normal(image.shape, (index, 0))
-            image = tf.saturate_cast(image + 12.0 * noise, tf.uint8)
-            path = pathlib.Path(
-                folder, split, source.class_names[label], f"{index}.jpg"
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tf.io.encode_jpeg(image, quality=90).numpy())
-    return f"image_folder:{folder}"
-
-
-def _measure(dataset: str) -> list[Row]:
-    splits = _splits(dataset)
-    wall, cpu = rates(splits)
-    rows = [
-        _row("images/s of the stream", wall),
-        _row("images/s of the stream, a core", cpu),
-    ]
-    real, cached = steps(splits)
-    rows += [
-        _row("seconds a step, real images", real[0]),
-        _row("seconds a step, cached batch", cached[0]),
-        _row("real / cached, wall time", real[0] / cached[0]),
-        _row("real / cached, processor time", real[1] / cached[1]),
-    ]
-    return rows
 
 
 def _main() -> None:
     dataset = program.require(_DATASET)
     with tempfile.TemporaryDirectory() as folder:
         if _ENLARGE.value:
-            dataset = _enlarged(dataset, folder)
-        rows = _measure(dataset)
+            dataset = enlarged_images.write(dataset, folder, _ENLARGE.value)
+        splits = _splits(dataset)
+        stream = dict(zip(("wall", "cpu"), rates(splits), strict=True))
+        (real_wall, real_cpu), (cached_wall, cached_cpu) = steps(splits)
     print(
         f"{_MODEL.value}, {_IMAGE_SIZE.value} pixels, batch "
         f"{_BATCH_SIZE.value}, {os.cpu_count()} cores"
     )
-    print(*rows, sep="\n")
-    if _OUTPUT.value:
-        content = {
-            "dataset": _DATASET.value,
-            "enlarge": _ENLARGE.value,
-            "model": _MODEL.value,
-            "image_size": _IMAGE_SIZE.value,
-            "batch_size": _BATCH_SIZE.value,
-            "rand_augment": _RAND_AUGMENT.value,
-            "mixup": _MIXUP.value,
-            "cutmix": _CUTMIX.value,
-            "cores": os.cpu_count(),
-            "steps": _STEPS.value,
-            "rounds": _ROUNDS.value,
-            "results": [dataclasses.asdict(row) for row in rows],
-        }
-        text = json.dumps(content, indent=2)
-        pathlib.Path(_OUTPUT.value).write_text(f"{text}\n")
+    images_a_second = {kind: Spread.of(rate) for kind, rate in stream.items()}
+    seconds = {"real": Spread.of(real_wall), "cached": Spread.of(cached_wall)}
+    for kind, rate in images_a_second.items():
+        print(f"images a second of the stream, {kind}: {rate.text(0)}")
+    for kind, spread in seconds.items():
+        print(f"seconds a step, {kind}: {spread.text(3)}")
+    what = f"step of {_MODEL.value} on real images"
+    finish(
+        _OUTPUT.value,
+        [
+            Row(
+                what,
+                f"{kind} over a batch in memory",
+                Spread.of_ratios(real, cached),
+            )
+            for kind, real, cached in (
+                ("wall time", real_wall, cached_wall),
+                ("processor time", real_cpu, cached_cpu),
+            )
+        ],
+        dataset=_DATASET.value,
+        enlarge=_ENLARGE.value,
+        model=_MODEL.value,
+        image_size=_IMAGE_SIZE.value,
+        batch_size=_BATCH_SIZE.value,
+        rand_augment=_RAND_AUGMENT.value,
+        cores=os.cpu_count(),
+        steps=_STEPS.value,
+        rounds=_ROUNDS.value,
+        images_a_second={
+            kind: rate.median for kind, rate in images_a_second.items()
+        },
+        seconds_a_step={
+            kind: spread.median for kind, spread in seconds.items()
+        },
+    )
 
 
 if __name__ == "__main__":

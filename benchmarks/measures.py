@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
 
-from benchmarks import plain_measures
+from benchmarks import plain_measures, rows
 from qgen_tf.cli import program
 
 MANUAL = """\
@@ -27,14 +27,20 @@ compiled once is not counted. "outside" is the share of our time that is spent
 neither in forward nor in backward passes. "equal error" is the ratio of times,
 corrected to equal standard errors: these fall with the root of the time.
 
-Example:
+Examples:
+  python -m benchmarks.measures
   python -m benchmarks.measures --run_dir=runs/cifar10_nin-float-0123abcd \\
     --num_examples=10000
 """
 
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "written by qgen-train.")
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir",
+    None,
+    "written by qgen-train; if left away, the float model of the quick start "
+    "is trained, on 1,437 digits.",
+)
 _NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples", 10_000, "of the training set.", lower_bound=1
+    "num_examples", 10_000, "of the training set, at most.", lower_bound=1
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 256, "examples in a pass at a time.", lower_bound=1
@@ -43,7 +49,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Pair:
     """A measure, taken in both ways.
 
     Attributes:
@@ -114,7 +120,7 @@ class _ModelTime:
         return call
 
 
-def _rows(run_dir: str) -> Iterator[Row]:
+def _measured(run_dir: str) -> Iterator[Pair]:
     from qgen_tf import data, measures, training
 
     model = training.load_model(run_dir)
@@ -133,7 +139,7 @@ def _rows(run_dir: str) -> Iterator[Row]:
             seconds = time.perf_counter() - start
             outside = 1.0 - inside.seconds / seconds
             found = theirs(result.value)
-            yield Row(
+            yield Pair(
                 name,
                 found.seconds,
                 seconds,
@@ -170,28 +176,64 @@ def _pairs(
             )
 
 
+def _rows(pairs: list[Pair], name: str) -> list[rows.Row]:
+    """Returns the rows: of each measure, and of all of them."""
+    seconds = sum(pair.seconds for pair in pairs)
+    outside = sum(pair.outside * pair.seconds for pair in pairs) / seconds
+    ratio = sum(pair.plain_seconds for pair in pairs) / seconds
+    equal = sum(pair.equal_error * pair.seconds for pair in pairs) / seconds
+    time_ratio = "time of the straightforward one over ours"
+    return [
+        *(
+            rows.Row(
+                f"{pair.measure}, {name}",
+                f"{time_ratio}, at equal error",
+                rows.Spread(pair.equal_error),
+                at_least=1.0,
+            )
+            for pair in pairs
+        ),
+        rows.Row(f"all of them, {name}", time_ratio, rows.Spread(ratio)),
+        rows.Row(
+            f"all of them, {name}",
+            f"{time_ratio}, at equal error",
+            rows.Spread(equal),
+            at_least=5.0,
+        ),
+        rows.Row(
+            f"all of them, {name}",
+            "share of our time outside of passes through the model",
+            rows.Spread(outside),
+            at_most=0.05,
+        ),
+    ]
+
+
+def _trained(workdir: str) -> str:
+    """Trains the float model of the quick start, and returns its folder."""
+    from configs import quickstart
+    from qgen_tf import training
+
+    config = training.float_config(quickstart.get_config())
+    return str(training.train(config, workdir).path)
+
+
 def _main() -> None:
-    run_dir = program.require(_RUN_DIR)
-    print(f"{run_dir}, {_NUM_EXAMPLES.value} examples")
-    print(_HEADER, flush=True)
-    rows = []
-    for row in _rows(run_dir):
-        rows.append(row)
-        print(row, flush=True)
-    plain_seconds = sum(row.plain_seconds for row in rows)
-    seconds = sum(row.seconds for row in rows)
-    outside = sum(row.outside * row.seconds for row in rows) / seconds
-    at_equal_error = sum(row.equal_error * row.seconds for row in rows)
-    print(
-        f"{'all':34}{plain_seconds:9.1f}{seconds:9.1f}"
-        f"{plain_seconds / seconds:8.1f}{at_equal_error / seconds:8.1f}"
-        f"{outside:9.1%}"
+    pairs = []
+    with tempfile.TemporaryDirectory() as workdir:
+        run_dir = _RUN_DIR.value or _trained(workdir)
+        name = pathlib.Path(run_dir).name.rpartition("-")[0]
+        print(f"{run_dir}, {_NUM_EXAMPLES.value} examples")
+        print(_HEADER, flush=True)
+        for pair in _measured(run_dir):
+            pairs.append(pair)
+            print(pair, flush=True)
+    rows.finish(
+        _OUTPUT.value,
+        _rows(pairs, name),
+        num_examples=_NUM_EXAMPLES.value,
+        results=[dataclasses.asdict(pair) for pair in pairs],
     )
-    if _OUTPUT.value:
-        content = json.dumps(
-            [dataclasses.asdict(row) for row in rows], indent=2
-        )
-        pathlib.Path(_OUTPUT.value).write_text(f"{content}\n")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
-import statistics
-import time
-
 import numpy as np
 from absl import flags
 
+from benchmarks.rows import Row, Spread, finish, timed
 from qgen_tf import errors
 from qgen_tf.cli import program
 
@@ -69,25 +65,31 @@ def _main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in interpreters}
     for _ in range(_ROUNDS.value):
         for name, interpreter in interpreters.items():
-            start = time.process_time()
-            interpreter.predict(images)
-            seconds[name].append(time.process_time() - start)
-    rows = {
-        name: {
-            "ms_per_image": 1e3 * statistics.median(times) / len(images),
-            "ratio": statistics.median(
-                one / base
-                for one, base in zip(times, seconds["float32"], strict=True)
-            ),
-        }
+            cost = timed(lambda run=interpreter: run.predict(images))
+            seconds[name].append(cost.cpu)
+    print(f"{_MODEL.value}, {IMAGE_SIZE} pixels, one thread")
+    milliseconds = {
+        name: Spread.of(1e3 * each / len(images) for each in times)
         for name, times in seconds.items()
     }
-    print(f"{_MODEL.value}, {IMAGE_SIZE} pixels, one thread")
-    print(f"{'file':14}{'ms an image':>14}{'to float32':>14}")
-    for name, row in rows.items():
-        print(f"{name:14}{row['ms_per_image']:14.2f}{row['ratio']:14.2f}")
-    if _OUTPUT.value is not None:
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(rows, indent=2))
+    for name, spread in milliseconds.items():
+        print(f"{name:14}{spread.text():>24} ms an image")
+    finish(
+        _OUTPUT.value,
+        [
+            Row(
+                f"{_MODEL.value}, {name}",
+                "processor time over the float32 file",
+                Spread.of_ratios(seconds[name], seconds["float32"]),
+                at_most=1.0,
+            )
+            for name in ("integers", "float norms")
+        ],
+        model=_MODEL.value,
+        ms_per_image={
+            name: spread.median for name, spread in milliseconds.items()
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-import pathlib
 import re
 import sys
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import step_worker
+from benchmarks.rows import Cost, Row, Spread, finish
 from qgen_tf import errors
 from qgen_tf.cli import program
 
@@ -67,24 +66,7 @@ _BREVITAS_PYTHON = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
-
-@dataclasses.dataclass(frozen=True)
-class Ratio:
-    """A ratio to the float model, over rounds.
-
-    Attributes:
-      median: of the ratios of neighbouring steps.
-      quartiles: the first and the third.
-      of_minima: the fastest step over the fastest float step.
-    """
-
-    median: float
-    quartiles: tuple[float, float]
-    of_minima: float
-
-    def __str__(self) -> str:
-        first, third = self.quartiles
-        return f"{self.median:.2f} ({first:.2f}-{third:.2f})"
+_PEERS = ("tfmot", "qkeras", "brevitas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +84,8 @@ class Overhead:
     """
 
     contender: str
-    cpu: Ratio
-    wall: Ratio
+    cpu: Spread
+    wall: Spread
     memory: float
     cpu_seconds: float
     wall_seconds: float
@@ -111,29 +93,17 @@ class Overhead:
 
     def __str__(self) -> str:
         return (
-            f"{self.contender:10}{self.cpu!s:>20}{self.wall!s:>20}"
-            f"{self.cpu.of_minima:>10.2f}{self.memory:>9.2f}"
+            f"{self.contender:10}{self.cpu.text():>20}{self.wall.text():>20}"
+            f"{self.memory:>9.2f}"
             f"{1e3 * self.cpu_seconds:>10.0f}{1e3 * self.wall_seconds:>10.0f}"
             f"{self.peak_bytes / 2**20:>10.0f}"
         )
 
 
 _HEADER = (
-    f"{'contender':10}{'cpu ratio':>20}{'wall ratio':>20}{'min/min':>10}"
-    f"{'memory':>9}{'cpu ms':>10}{'wall ms':>10}{'peak MiB':>10}"
+    f"{'contender':10}{'cpu ratio':>20}{'wall ratio':>20}{'memory':>9}"
+    f"{'cpu ms':>10}{'wall ms':>10}{'peak MiB':>10}"
 )
-
-
-def _ratio(seconds: list[float], reference: list[float]) -> Ratio:
-    import numpy as np
-
-    ratios = np.divide(seconds, reference)
-    first, median, third = np.percentile(ratios, [25, 50, 75])
-    return Ratio(
-        float(median),
-        (float(first), float(third)),
-        min(seconds) / min(reference),
-    )
 
 
 def _worker(contender: str, *, beside: str) -> step_worker.Worker:
@@ -173,7 +143,7 @@ def measure(contender: str) -> Overhead:
         for name in ("float", contender):
             workers.append(_worker(name, beside=contender))
             stack.callback(workers[-1].kill)
-        costs: list[list[step_worker.Cost]] = [[], []]
+        costs: list[list[Cost]] = [[], []]
         for round_ in range(_ROUNDS.value):
             for index in (0, 1) if round_ % 2 else (1, 0):
                 costs[index].append(workers[index].step())
@@ -182,8 +152,8 @@ def measure(contender: str) -> Overhead:
     float_wall, wall = ([cost.wall for cost in part] for part in costs)
     return Overhead(
         contender=contender,
-        cpu=_ratio(cpu, float_cpu),
-        wall=_ratio(wall, float_wall),
+        cpu=Spread.of_ratios(cpu, float_cpu),
+        wall=Spread.of_ratios(wall, float_wall),
         memory=peak / float_peak,
         cpu_seconds=min(cpu),
         wall_seconds=min(wall),
@@ -193,7 +163,7 @@ def measure(contender: str) -> Overhead:
 
 def _require_known(contenders: list[str]) -> None:
     for name in contenders:
-        if not re.fullmatch(r"w\d+a\d+|tfmot|qkeras|brevitas", name):
+        if name not in _PEERS and not re.fullmatch(r"w\d+a\d+", name):
             raise errors.ConfigError(
                 f"the contender {name!r} is unknown: choose from wXaY (such "
                 "as w4a4), tfmot, qkeras and brevitas."
@@ -210,18 +180,48 @@ def _main() -> None:
     }
     print(", ".join(f"{key} {value}" for key, value in settings.items()))
     print(_HEADER, flush=True)
-    results = []
+    results: list[Overhead] = []
+    missing = {}
     for contender in _CONTENDERS.value:
         try:
-            overhead = measure(contender)
-            print(overhead, flush=True)
-            results.append(dataclasses.asdict(overhead))
+            results.append(measure(contender))
+            print(results[-1], flush=True)
         except step_worker.WorkerError as error:
             print(f"{contender:10}not measured: {error}", flush=True)
-            results.append({"contender": contender, "error": str(error)})
-    if _OUTPUT.value:
-        content = json.dumps({**settings, "results": results}, indent=2)
-        pathlib.Path(_OUTPUT.value).write_text(f"{content}\n")
+            missing[contender] = str(error)
+    finish(
+        _OUTPUT.value,
+        _rows(results),
+        **settings,
+        results=[dataclasses.asdict(result) for result in results],
+        missing=missing,
+    )
+
+
+def _rows(results: list[Overhead]) -> list[Row]:
+    """Returns the rows; ours are to cost no more than any peer."""
+    peers = [each for each in results if each.contender in _PEERS]
+    rows = []
+    for result in results:
+        what = f"{result.contender}, {_MODEL.value}, batch {_BATCH_SIZE.value}"
+        is_ours = result not in peers
+        rows += [
+            Row(
+                what,
+                "processor time over a float step",
+                result.cpu,
+                at_most=min((each.cpu.median for each in peers), default=None)
+                if is_ours
+                else None,
+            ),
+            Row(
+                what,
+                "peak memory over the float process",
+                Spread(result.memory),
+                at_most=1.3 if is_ours else None,
+            ),
+        ]
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A process that takes training steps when told to, and reports their cost.
 
 `Worker` starts one from here; `serve` is what runs in it. It may run in
-another Python than this one, so that this file needs nothing but Python.
+another Python than this one, so that this file and `rows` need nothing but
+Python.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from benchmarks.rows import Cost, timed
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _WARMUP_STEPS = 5
@@ -25,19 +27,6 @@ _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 
 class WorkerError(Exception):
     """A worker ended early: a package is missing there, or failed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What one training step took.
-
-    Attributes:
-      wall: seconds.
-      cpu: seconds of processor time, summed over threads.
-    """
-
-    wall: float
-    cpu: float
 
 
 def serve(step: Callable[[], object]) -> None:
@@ -50,10 +39,7 @@ def serve(step: Callable[[], object]) -> None:
         step()
     _report("ready", True)
     for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        step()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        _report("cost", {"wall": wall, "cpu": cpu})
+        _report("cost", dataclasses.asdict(timed(step)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _report("peak_bytes", peak * _PEAK_UNIT)
 

@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import run_on_device
-from export.interpreter import on_grid
+from export.lane import on_grid
 from qgen_tf import errors
 from qgen_tf.measures import Evaluation
 

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from export.interpreter import KERNELS
+from export.lane import KERNELS
 from export.model_file import parse
 from export.operator_file import OPERATORS, operator_file
 from export.packing import SIZES
@@ -27,7 +27,7 @@ class Capability:
     Attributes:
       operator: such as CONV_2D.
       num_bits: of a weight in the file: 2, 4 or 8.
-      kernels: a key of `interpreter.KERNELS`.
+      kernels: a key of `lane.KERNELS`.
       steps_off: how far outputs are from the exact sums, rounded once, in
         steps of the output; None if the runtime refuses the file. Some kernels
         round twice, to 1 step off; more is a wrong result.
@@ -74,7 +74,7 @@ def require_runnable(content: bytes, *, kernels: str = "xnnpack") -> None:
 
     Args:
       content: of a TensorFlow Lite file.
-      kernels: a key of `interpreter.KERNELS`.
+      kernels: a key of `lane.KERNELS`.
 
     Raises:
       ExportError: names the first layer whose operator cannot.

@@ -10,12 +10,8 @@ from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
 from export.deployed import require_deployed
-from export.interpreter import (
-    KERNELS,
-    on_grid,
-    require_images,
-    require_kernels,
-)
+from export.interpreter import require_images
+from export.lane import KERNELS, on_grid, require_kernels
 from export.model_file import operator_name, owners, pack, parse
 from export.runtime_model import fused_before, runtime_model
 from export.weights import expand

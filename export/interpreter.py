@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-from collections.abc import Iterator
-from typing import Any
+import queue
+from concurrent import futures
 
 import numpy as np
-from ai_edge_litert import interpreter as litert
-from ai_edge_litert import schema_py_generated as schema
 
-from export.model_file import parse, require_content
+from export.lane import Lane, require_kernels
+from export.model_file import require_content
 from export.weights import expand
 from qgen_tf import errors
 
 BATCH_SIZE = 64
 
-# what computes: XNNPACK where it can, the optimized kernels, the plain ones
-KERNELS = {
-    "xnnpack": litert.OpResolverType.BUILTIN,
-    "builtin": litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    "reference": litert.OpResolverType.BUILTIN_REF,
-}
-
-_LOW_BITS = {schema.TensorType.INT2, schema.TensorType.INT4}
+_MOST_LANES = 8  # each has its own copy of the weights
 
 
 class Interpreter:
     """A TensorFlow Lite file with one input and one output.
 
-    Examples go through in batches; results do not depend on their size. Memory
-    is planned for one batch, however many examples there are.
+    Examples go through in parts, several at once, each in a copy of the
+    runtime: that wastes less time than many threads at one operator do. Results
+    do not depend on the parts. Memory is planned for one batch, however many
+    examples there are, and calls from several threads share it.
 
     Attributes:
       input_shape: of an image.
@@ -55,7 +47,9 @@ class Interpreter:
 
         Args:
           content: of the file.
-          batch_size: most examples a call.
+          batch_size: most examples at once, over all copies; at least one in
+            each. Of a file that takes a fixed number of examples, that number,
+            which is in each copy.
           num_threads: None for all cores.
           kernels: "xnnpack", "builtin" for the runtime's own optimized kernels,
             or "reference" for its plain ones; they round differently.
@@ -75,20 +69,27 @@ class Interpreter:
             raise errors.ExportError(
                 f"batch_size is {batch_size}: let it be 1 or more."
             )
-        self._batch_size = batch_size
-        self._content = expand(content) if expand_low_bits else content
-        with self._refusal_reported():
-            self._runtime = litert.Interpreter(
-                model_content=self._content,
-                num_threads=num_threads or os.cpu_count(),
-                experimental_op_resolver_type=KERNELS[kernels],
-            )
-        self._input = _end("input", self._runtime.get_input_details())
-        self._output = _end("output", self._runtime.get_output_details())
+        if expand_low_bits:
+            content = expand(content)
+        num_threads = num_threads or os.cpu_count() or 1
+        self._num_lanes = max(
+            count
+            for count in range(1, _MOST_LANES + 1)
+            if num_threads % count == 0
+        )
+        self._free_lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for _ in range(self._num_lanes):
+            lane = Lane(content, kernels, num_threads // self._num_lanes)
+            self._free_lanes.put(lane)
+        self._threads = futures.ThreadPoolExecutor(self._num_lanes)
+        self._input, self._output = lane.input, lane.output
         self.input_shape = self._input.shape
         scale = self._output.scale
         self.output_step_size = None if scale is None else float(scale)
-        self._resize(batch_size)
+        self._most = batch_size
+        if self._input.is_resizable:
+            self._most = -(-batch_size // self._num_lanes)
+        lane.resize(self._most)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns logits.
@@ -123,79 +124,34 @@ class Interpreter:
         """
         images = np.asarray(images)
         require_images(images, self.input_shape)
-        count = len(images)
-        size = self._batch_size
-        if self._input.is_resizable:  # equal parts, so that little is padded
-            size = -(-count // -(-count // size))
-        if size != self._size:
-            self._resize(size)
-        parts = []
-        for start in range(0, count, size):
-            part = images[start : start + size]
-            # here, and not of all at once: the cache holds them for `_fill`
-            _require_numbers(part, start)
-            parts.append(self._invoke(part))
+        size = self._size(len(images))
+        starts = range(0, len(images), size)
+        # a single part needs no other thread
+        each = map if 1 in (len(starts), self._num_lanes) else self._threads.map
+        parts = list(each(lambda start: self._run(images, start, size), starts))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _resize(self, size: int) -> None:
-        shape = (size, *self._input.shape)
-        with self._refusal_reported(f" {size} examples at once"):
-            self._runtime.resize_tensor_input(self._input.index, shape)
-            self._runtime.allocate_tensors()
-        self._size = size
-        self._steps = np.empty(shape, np.float32)
+    def _size(self, count: int) -> int:
+        """Returns the examples of a part.
 
-    def _invoke(self, images: np.ndarray) -> np.ndarray:
-        self._fill(images)
-        with self._refusal_reported():
-            self._runtime.invoke()
-            outputs = self._runtime.get_tensor(self._output.index)
-        if outputs.ndim != 2 or len(outputs) != self._size:
-            raise errors.ExportError(
-                f"the file returns an output of shape {outputs.shape} for "
-                f"{self._size} images: it must be (examples, classes)."
-            )
-        return outputs[: len(images)]
+        Parts are equal, so that little is padded, and as many for each lane.
+        """
+        if not self._input.is_resizable:
+            return self._most
+        rounds = -(-count // (self._most * self._num_lanes))
+        return -(-count // (rounds * self._num_lanes))
 
-    def _fill(self, images: np.ndarray) -> None:
-        """Writes images into the input; what is behind them is not read."""
-        # a view that outlives this function would keep the runtime from running
-        target = self._runtime.tensor(self._input.index)()[: len(images)]
-        if self._input.scale is None:
-            np.copyto(target, images)
-            return
-        steps = on_grid(
-            images,
-            self._input.scale,
-            self._input.zero_point,
-            self._input.dtype,
-            out=self._steps[: len(images)],
-        )
-        np.copyto(target, steps, casting="unsafe")
-
-    @contextlib.contextmanager
-    def _refusal_reported(self, what: str = "") -> Iterator[None]:
-        """Turns what the runtime raises into an ExportError."""
+    def _run(self, images: np.ndarray, start: int, size: int) -> np.ndarray:
+        """Runs the part of the images that begins at `start`."""
+        part = images[start : start + size]
+        # here, and not of all at once: the cache holds them for the lane
+        _require_numbers(part, start)
+        lane = self._free_lanes.get()
         try:
-            yield
-        except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            if _has_low_bits(self._content):
-                reason += (
-                    "; pass expand_low_bits=True, since some operators cannot "
-                    "read weights of fewer than 8 bits"
-                )
-            raise errors.ExportError(
-                f"the runtime cannot run this file{what}: {reason}"
-            ) from error
-
-
-def require_kernels(kernels: str) -> None:
-    """Raises an ExportError unless the kernels are one of `KERNELS`."""
-    if kernels not in KERNELS:
-        raise errors.ExportError(
-            f"kernels {kernels!r} are unknown: choose one of {list(KERNELS)}."
-        )
+            lane.resize(size)
+            return lane.run(part)
+        finally:
+            self._free_lanes.put(lane)
 
 
 def require_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -220,88 +176,3 @@ def _require_numbers(images: np.ndarray, start: int) -> None:
             f"image {start + int(np.argmax(wrong))} holds NaN: mend the data "
             "set or its preprocessing."
         )
-
-
-def on_grid(
-    images: np.ndarray,
-    scale: float | np.float32,
-    zero_point: float | np.float32,
-    dtype: type,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Rounds images to the grid of an integer input, halves to even.
-
-    Args:
-      images: float32.
-      scale: of the input.
-      zero_point: of the input.
-      dtype: of the input, whose limits cut the images off.
-      out: float32, to write to.
-
-    Returns:
-      Whole numbers, float32.
-    """
-    limits = np.iinfo(dtype)
-    # by the reciprocal, as the network's own quantizer
-    steps = np.multiply(images, np.float32(1.0) / np.float32(scale), out=out)
-    np.rint(steps, out=steps)
-    steps += np.float32(zero_point)
-    return np.clip(steps, limits.min, limits.max, out=steps)
-
-
-@dataclasses.dataclass(frozen=True)
-class _End:
-    """The input or output of a file.
-
-    Attributes:
-      index: of the tensor.
-      dtype: int8, uint8 or float32.
-      shape: without the axis of examples.
-      is_resizable: whether the file leaves the number of examples open.
-      scale: None if the tensor is float.
-      zero_point: 0 if the tensor is float.
-    """
-
-    index: int
-    dtype: type
-    shape: tuple[int, ...]
-    is_resizable: bool
-    scale: np.float32 | None
-    zero_point: np.float32
-
-
-def _end(what: str, details: list[dict[str, Any]]) -> _End:
-    if len(details) != 1:
-        raise errors.ExportError(
-            f"the file has {len(details)} {what}s: it must have one."
-        )
-    (tensor,) = details
-    dtype = tensor["dtype"]
-    scale, zero_point = tensor["quantization"]
-    is_float = dtype is np.float32
-    if not is_float and dtype not in (np.int8, np.uint8):
-        raise errors.ExportError(
-            f"the {what} of the file is {np.dtype(dtype)}: it must be int8, "
-            "uint8 or float32."
-        )
-    if not is_float and not (np.isfinite(scale) and scale > 0.0):
-        raise errors.ExportError(
-            f"the {what} of the file is {np.dtype(dtype)} with the scale "
-            f"{scale}: it must have one, positive scale."
-        )
-    return _End(
-        index=tensor["index"],
-        dtype=dtype,
-        shape=tuple(int(size) for size in tensor["shape"][1:]),
-        is_resizable=list(tensor["shape_signature"][:1]) == [-1],
-        scale=None if is_float else np.float32(scale),
-        zero_point=np.float32(0 if is_float else zero_point),
-    )
-
-
-def _has_low_bits(content: bytes) -> bool:
-    try:
-        tensors = parse(content).subgraphs[0].tensors
-    except errors.ExportError:
-        return False
-    return any(tensor.type in _LOW_BITS for tensor in tensors)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
@@ -159,6 +161,8 @@ def evaluate(
     predict: Callable[[np.ndarray], np.ndarray] | keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
     loss_fn: LossFn = cross_entropy,
+    *,
+    at_once: int = 1,
 ) -> Evaluation:
     """Evaluates a function from images to logits on every example.
 
@@ -168,6 +172,9 @@ def evaluate(
         deployed file.
       dataset: batches of (images, int labels).
       loss_fn: (labels, logits) to the loss of each example.
+      at_once: batches that are predicted at the same time, while others load.
+        More than one is faster for `Interpreter.predict`, which threads may
+        call side by side; not every function allows that.
 
     Raises:
       DataError: the data set is empty, or not of batches of images that fit
@@ -188,7 +195,32 @@ def evaluate(
         )
     require_examples(dataset, model)
     evaluator = Evaluator(loss_fn)
-    # prefetched: loads while this one is predicted; `numpy()` would copy it
-    for images, labels in dataset.prefetch(1):
-        evaluator.add(labels, predict(np.asarray(images)))
+    for labels, logits in _predicted(predict, dataset, at_once):
+        evaluator.add(labels, logits)
     return evaluator.evaluation()
+
+
+def _predicted(
+    predict: Callable[[np.ndarray], np.ndarray],
+    dataset: tf.data.Dataset,
+    at_once: int,
+) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
+    """Yields labels and logits, batch by batch."""
+    # prefetched: loads while others are predicted; `numpy()` would copy it
+    batches = (
+        (labels, np.asarray(images)) for images, labels in dataset.prefetch(1)
+    )
+    if at_once == 1:  # in this thread, whose scopes a model may need
+        for labels, images in batches:
+            yield labels, predict(images)
+        return
+    running: collections.deque[tuple[tf.Tensor, futures.Future]]
+    running = collections.deque()
+    with futures.ThreadPoolExecutor(at_once) as threads:
+        for labels, images in batches:
+            running.append((labels, threads.submit(predict, images)))
+            if len(running) > at_once:
+                labels, logits = running.popleft()
+                yield labels, logits.result()
+        for labels, logits in running:
+            yield labels, logits.result()

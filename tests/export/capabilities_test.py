@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export import capabilities, operator_file, packing, tflite, weights
-from export.interpreter import KERNELS
+from export.lane import KERNELS
 from export.model_file import parse
 from export.sandbox import Sandbox
 from qgen_tf import errors

@@ -1,6 +1,10 @@
 import functools
+import gc
 import os
+import threading
+import time
 import tracemalloc
+from concurrent import futures
 
 import numpy as np
 import psutil
@@ -9,6 +13,7 @@ import tensorflow as tf
 
 from export import tflite
 from export.interpreter import Interpreter
+from export.lane import Lane
 from export.model_file import pack, parse
 from qgen_tf import errors
 from qgen_tf.compat import keras
@@ -81,6 +86,63 @@ def test_order_and_threads_do_not_matter():
     np.testing.assert_array_equal(one.predict(images[::-1]), wanted[::-1])
 
 
+def test_calls_from_many_threads():
+    images = harness.test_images()[:90]
+    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=3)
+    wanted = runtime.predict(images)
+    counts = [90, 1, 17, 50, 5, 90]  # which the lanes are resized for
+    with futures.ThreadPoolExecutor(6) as threads:
+        found = threads.map(
+            lambda count: runtime.predict(images[:count]), counts
+        )
+        for count, logits in zip(counts, found, strict=True):
+            np.testing.assert_array_equal(logits, wanted[:count])
+
+
+@pytest.mark.parametrize(
+    ("num_threads", "copies"), [(1, 1), (6, 6), (8, 8), (16, 8), (18, 6)]
+)
+def test_copies_for_threads(num_threads, copies, monkeypatch):
+    made = []
+
+    def lane(*arguments, **settings):
+        made.append(Lane(*arguments, **settings))
+        made[-1].num_threads = arguments[2]
+        return made[-1]
+
+    monkeypatch.setattr("export.interpreter.Lane", lane)
+    runtime = Interpreter(_file(BitScheme(4, 8)), num_threads=num_threads)
+    assert [each.num_threads for each in made] == (
+        [num_threads // copies] * copies
+    )
+    assert len(runtime.predict(harness.test_images()[:20])) == 20
+
+
+def test_the_first_image_at_fault_is_named_whatever_the_threads():
+    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=2)
+    images = harness.test_images()[:64].copy()
+    wanted = runtime.predict(images)
+    broken = images.copy()
+    broken[[37, 60]] = np.nan
+    for _ in range(3):
+        with pytest.raises(errors.DataError, match="image 37 holds NaN"):
+            runtime.predict(broken)
+    np.testing.assert_array_equal(runtime.predict(images), wanted)
+
+
+def test_threads_end_with_the_interpreter():
+    before = threading.active_count()
+    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=3)
+    runtime.predict(harness.test_images()[:64])
+    assert threading.active_count() > before
+    del runtime
+    gc.collect()
+    deadline = time.monotonic() + 10.0
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
 @functools.cache
 def _identity():
     """Returns the file of a network that returns its rounded input."""
@@ -129,9 +191,10 @@ def test_inputs_are_rounded_as_the_network_rounds_them():
         [halves, np.nextafter(halves, 9.0), np.nextafter(halves, -9.0)]
     ).astype(np.float32)
     images = np.resize(values, (12, 8, 8, 1))
-    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=12)
-    runtime._fill(images)
-    levels = runtime._runtime.get_tensor(runtime._input.index)
+    lane = Lane(_file(BitScheme(4, 8)), "xnnpack", num_threads=1)
+    lane.resize(12)
+    lane._fill(images)
+    levels = lane._runtime.get_tensor(lane.input.index)
     np.testing.assert_array_equal(levels * step, grid(images).numpy())
 
 
@@ -274,7 +337,7 @@ def test_ends_that_are_not_images_and_logits(function, shapes, reason):
     content = _converted(function, *shapes)
     images = np.zeros((3, *shapes[0][1:]), np.float32)
     with pytest.raises(errors.ExportError, match=reason):
-        Interpreter(content).predict(images)
+        Interpreter(content, num_threads=1).predict(images)
 
 
 def test_an_integer_input_without_a_scale():

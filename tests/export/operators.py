@@ -5,7 +5,7 @@ from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
 from export.file_graph import FileGraph
-from export.interpreter import KERNELS
+from export.lane import KERNELS
 
 _TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
@@ -29,7 +29,7 @@ def run(
       inputs: (levels, step size, zero point) of each; one is the input of the
         file, the others are constant.
       output: (shape, dtype, step size, zero point).
-      kernels: see `export.interpreter.KERNELS`.
+      kernels: see `export.lane.KERNELS`.
       options: of the operator.
       version: of the operator.
     """

@@ -1,0 +1,193 @@
+"""Runs the benchmarks, and writes one table of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from benchmarks import document, machine
+from benchmarks.rows import write_json
+from qgen_tf import errors
+from qgen_tf.cli import program
+
+MANUAL = """\
+Runs every benchmark, one after the other, and writes one table of ratios, each
+with its spread over rounds, its goal and whether it is reached. What a part
+found is kept in a folder, so that a run that was killed goes on where it
+stopped; remove the folder to measure anew. A part whose command has changed is
+run again.
+
+The peers QKeras and Brevitas have rows where a Python that has them is given;
+see the help of benchmarks.qat_overhead for how to install them.
+
+Examples:
+  python -m benchmarks.all --quick
+      a few minutes, few rounds
+  python -m benchmarks.all --output=docs/benchmarks.md
+      25 minutes on two cores with nothing else running
+  python -m benchmarks.all --parts=startup,norms
+
+Exit status: 0 all parts were measured, 1 some could not be.
+"""
+
+_QUICK = flags.DEFINE_boolean("quick", False, "smaller parts, fewer rounds.")
+_FOLDER = flags.DEFINE_string(
+    "folder", "runs/benchmarks", "of what the parts found; kept."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write.")
+_PARTS = flags.DEFINE_list("parts", [], "names of parts; all if empty.")
+_QKERAS_PYTHON = flags.DEFINE_string(
+    "qkeras_python", None, "a Python that has QKeras."
+)
+_BREVITAS_PYTHON = flags.DEFINE_string(
+    "brevitas_python", None, "a Python that has Brevitas."
+)
+
+# part -> its arguments, and those of a quick run
+_COMMANDS = {
+    "startup": (
+        ["benchmarks.startup", "--rounds=5"],
+        ["benchmarks.startup", "--rounds=2"],
+    ),
+    "qat_overhead": (
+        ["benchmarks.qat_overhead", "--batch_size=128", "--rounds=15"],
+        ["benchmarks.qat_overhead", "--batch_size=32", "--rounds=5"],
+    ),
+    "measures": (
+        ["benchmarks.measures"],
+        ["benchmarks.measures", "--num_examples=256"],
+    ),
+    **{
+        f"tflite_{model}": (
+            [
+                *("benchmarks.tflite_throughput", f"--model={model}"),
+                *(f"--examples={examples}", "--rounds=9"),
+            ],
+            [
+                *("benchmarks.tflite_throughput", f"--model={model}"),
+                *(f"--examples={examples // 4}", "--rounds=5"),
+                "--batch_sizes=16,64",
+            ],
+        )
+        for model, examples in (
+            *(("nin", 8192), ("resnet20", 2048), ("mobilenet_v2", 1024)),
+        )
+    },
+    "input_pipeline": tuple(
+        [
+            *("benchmarks.input_pipeline", "--dataset=digits"),
+            *("--enlarge=375", "--model=resnet18", "--batch_size=16"),
+            *sizes,
+        ]
+        for sizes in (
+            ["--steps=2", "--rounds=7"],
+            ["--steps=1", "--rounds=3", "--stream_images=128"],
+        )
+    ),
+    "norms": (
+        ["benchmarks.norms", "--examples=64", "--rounds=9"],
+        ["benchmarks.norms", "--examples=16", "--rounds=3"],
+    ),
+    "sweep_scaling": (
+        ["benchmarks.sweep_scaling", "--trials=2", "--epochs=300"],
+        [
+            *("benchmarks.sweep_scaling", "--parts=many"),
+            "--fake_trials=400",
+        ],
+    ),
+}
+
+
+def commands() -> dict[str, list[str]]:
+    """Returns the arguments of Python for each part that is asked for."""
+    names = _PARTS.value or list(_COMMANDS)
+    if unknown := sorted(set(names) - set(_COMMANDS)):
+        raise errors.ConfigError(
+            f"--parts has {unknown}: choose from {list(_COMMANDS)}."
+        )
+    chosen = {name: list(_COMMANDS[name][_QUICK.value]) for name in names}
+    if "qat_overhead" in chosen:
+        contenders = ["w4a4", "w8a8", "tfmot"]
+        for peer, python in (
+            ("qkeras", _QKERAS_PYTHON.value),
+            ("brevitas", _BREVITAS_PYTHON.value),
+        ):
+            if python:
+                contenders.append(peer)
+                chosen["qat_overhead"].append(f"--{peer}_python={python}")
+        chosen["qat_overhead"].append(f"--contenders={','.join(contenders)}")
+    return chosen
+
+
+def measure(name: str, command: list[str], folder: pathlib.Path) -> Any:
+    """Returns what a part has found, run unless it was before.
+
+    Args:
+      name: of the part.
+      command: arguments of Python.
+      folder: of the results.
+
+    Returns:
+      What `rows.finish` wrote, with the command, the seconds it took and the
+      cores that were busy before; None if it failed.
+    """
+    path = folder / f"{name}.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found["command"] == command:
+            return found
+    print(f"\n{name}: python -m {' '.join(command)}", flush=True)
+    scratch = folder / f"{name}.new"
+    busy, begun = machine.busy_cores(), time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-m", *command, f"--output={scratch}"], check=False
+    )
+    if process.returncode:
+        return None
+    found = json.loads(scratch.read_text()) | {
+        "command": command,
+        "seconds": time.monotonic() - begun,
+        "busy": busy,
+    }
+    write_json(path, found)
+    scratch.unlink()
+    return found
+
+
+def _main() -> None:
+    folder = pathlib.Path(_FOLDER.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {
+        name: measure(name, command, folder)
+        for name, command in commands().items()
+    }
+    missing = [name for name, part in found.items() if part is None]
+    text = document.text(
+        {name: part for name, part in found.items() if part},
+        missing,
+        quick=_QUICK.value,
+    )
+    print(f"\n{text}")
+    if _OUTPUT.value:
+        pathlib.Path(_OUTPUT.value).write_text(text)
+    sys.exit(1 if missing else 0)
+
+
+if __name__ == "__main__":
+    # with this, only the processes of the parts import TensorFlow
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    program.run(
+        _main,
+        MANUAL,
+        (
+            *(_QUICK, _FOLDER, _OUTPUT, _PARTS),
+            *(_QKERAS_PYTHON, _BREVITAS_PYTHON),
+        ),
+    )
