@@ -66,11 +66,9 @@ def norm_constants(name: str, grid: NormGrid) -> dict[str, Constant]:
     """
     constants: dict[str, tuple[np.ndarray, Any]] = {
         "gamma": (grid.factor_levels, grid.factor_step_sizes),
-        "beta": (grid.beta_levels, grid.output_16_step_size),
+        "beta": (grid.beta_levels, grid.beta_step_size),
+        "epsilon": (grid.epsilon_levels, grid.epsilon_step_size),
     }
-    for index, steps in enumerate(grid.power_step_sizes):
-        levels = np.array([grid.epsilon_levels[index]], np.int16)
-        constants[f"epsilon{index}"] = levels, steps
     return {
         f"{name}/{part}": (levels, np.float32(steps).reshape(-1))
         for part, (levels, steps) in constants.items()
@@ -90,6 +88,7 @@ class _Chain:
         self._name = name
         self._grid = grid
         self._constants = norm_constants(name, grid)
+        self._column = np.ones((grid.channels, 1), np.int8)
 
     def write(self, inputs: int, outputs: int, zero_point: int) -> None:
         """Adds all operators; see `NormGrid`.
@@ -99,25 +98,20 @@ class _Chain:
           outputs: of that of the outputs.
           zero_point: of the inputs.
         """
-        grid, channels = self._grid, self._grid.channels
-        ones = np.ones(channels, np.int8)
-        x = self._widened(inputs, zero_point)
-        fine = grid.centered_step_size
-        mean = self._product(x, ones, 1.0 / channels, fine, rows=1)
-        mean = self._product(mean, ones, 1.0, fine)
-        sub = schema.SubOptionsT(0, False)  # steps that are no powers of two
-        x = self._call("SUB", [x, mean], fine, sub, version=5)
+        grid = self._grid
+        x = self._centered(self._widened(inputs, zero_point))
         inverse = self._inverse_root(x)
-        gamma, steps = self._constants[f"{self._name}/gamma"]
-        scale = self._product(inverse, gamma, steps, grid.product_step_size)
-        last = grid.output_16_step_size
-        mul = schema.MulOptionsT()
-        x = self._call("MUL", [x, scale], last, mul, version=4)
+        row = self._product(inverse, self._column, 1.0, grid.inverse_step_size)
+        x = self._times(x, row, grid.unit_step_size)
+        correction = self._correction(x, inverse)
+        scale = self._scaled(correction, "gamma", grid.product_step_size)
+        x = self._times(x, scale, grid.output_16_step_size)
         # beta, a row for each token
-        step = last / grid.inverse_step_size
-        beta = self._product(inverse, 0 * ones, step, last, bias="beta")
-        add = schema.AddOptionsT(0, False)
-        x = self._call("ADD", [x, beta], last, add, version=5)
+        last = grid.beta_step_size
+        step = last / grid.correction_step_size
+        nothing = 0 * self._column
+        beta = self._product(correction, nothing, step, last, bias="beta")
+        x = self._plus(x, beta, grid.output_step_size)
         self._graph.operator(
             "QUANTIZE", [x], outputs, schema.QuantizeOptionsT(), version=2
         )
@@ -131,101 +125,122 @@ class _Chain:
         options = schema.CastOptionsT(schema.TensorType.INT8, _INT16)
         return self._call("CAST", [inputs], step, options)
 
+    def _centered(self, x: int) -> int:
+        """Subtracts the mean of each token."""
+        step = self._grid.centered_step_size
+        share = self._grid.mean_step_size
+        mean = self._product(x, 127 * self._column.T, share, step)
+        mean = self._product(mean, self._column, 1.0, step)
+        # steps that are no powers of two
+        options = schema.SubOptionsT(0, False)
+        return self._call("SUB", [x, mean], step, options, version=5)
+
     def _inverse_root(self, x: int) -> int:
-        """Returns one over the root of the sum of squares, a number a token.
+        """Returns one over the length of each token, roughly.
 
         Each range is right where its values neither saturate nor fall below
         what the table of the operator resolves; there, and only there, it is
         the lowest.
         """
         grid = self._grid
-        shape = np.array([-1, 1, grid.channels, 1], np.int32)
-        column = self._graph.tensor(shape, _INT16, [grid.centered_step_size])
+        step = grid.inverse_step_size
+        column = self._as_column(x, grid.centered_step_size)
+        lowest, other = (
+            self._root(self._squared(x, column, power_step), step)
+            for power_step in grid.power_step_sizes
+        )
+        options = schema.MaximumMinimumOptionsT()
+        return self._call(
+            "MINIMUM", [lowest, other], step, options, size=1, version=4
+        )
+
+    def _correction(self, x: int, inverse: int) -> int:
+        """Returns what makes the length of each token, of about one, one."""
+        grid = self._grid
+        unit, step = grid.unit_step_size, grid.unit_power_step_size
+        power = self._squared(x, self._as_column(x, unit), step)
+        epsilon = self._scaled(inverse, "epsilon", unit)
+        epsilon = self._times(epsilon, epsilon, step, size=1)
+        power = self._plus(power, epsilon, step, size=1)
+        return self._root(power, grid.correction_step_size)
+
+    def _as_column(self, x: int, step: float) -> int:
+        shape = np.array([-1, 1, self._grid.channels, 1], np.int32)
+        column = self._graph.tensor(shape, _INT16, [step])
         self._graph.operator(
             "RESHAPE",
             [x, self._graph.tensor(shape.shape, _INT32, data=shape)],
             column,
             schema.ReshapeOptionsT(newShape=shape),
         )
-        inverses = []
-        for index, step in enumerate(grid.power_step_sizes):
-            options = schema.BatchMatMulOptionsT(False, False, False)
-            power = self._call(
-                "BATCH_MATMUL", [x, column], step, options, size=1, version=3
-            )
-            levels, _ = self._constants[f"{self._name}/epsilon{index}"]
-            epsilon = self._constant(f"epsilon{index}", _INT16, levels.shape)
-            power = self._call(
-                "ADD",
-                [power, epsilon],
-                step,
-                schema.AddOptionsT(0, False),
-                size=1,
-                version=5,
-            )
-            step = grid.inverse_step_size
-            inverses.append(
-                self._call("RSQRT", [power], step, size=1, version=3)
-            )
-        lowest, *others = inverses
-        for other in others:
-            lowest = self._call(
-                "MINIMUM",
-                [lowest, other],
-                grid.inverse_step_size,
-                schema.MaximumMinimumOptionsT(),
-                size=1,
-                version=4,
-            )
-        return lowest
+        return column
+
+    def _squared(self, row: int, column: int, step: float) -> int:
+        options = schema.BatchMatMulOptionsT(False, False, False)
+        return self._call(
+            "BATCH_MATMUL", [row, column], step, options, size=1, version=3
+        )
+
+    def _root(self, power: int, step: float) -> int:
+        return self._call("RSQRT", [power], step, size=1, version=3)
+
+    def _times(self, a: int, b: int, step: float, **size: int) -> int:
+        options = schema.MulOptionsT()
+        return self._call("MUL", [a, b], step, options, version=4, **size)
+
+    def _plus(self, a: int, b: int, step: float, **size: int) -> int:
+        options = schema.AddOptionsT(0, False)
+        return self._call("ADD", [a, b], step, options, version=5, **size)
+
+    def _scaled(self, number: int, part: str, output_step: float) -> int:
+        """Multiplies a number a token by each of the levels of a constant."""
+        name = f"{self._name}/{part}"
+        levels, steps = self._constants[name]
+        column = levels.reshape(-1, 1)
+        return self._product(number, column, steps, output_step, name=name)
 
     def _product(
         self,
         inputs: int,
-        levels: np.ndarray,
+        matrix: np.ndarray,
         steps: float | np.ndarray,
         output_step: float,
         *,
-        rows: int | None = None,
+        name: str = "",
         bias: str | None = None,
     ) -> int:
         """Multiplies each token by a matrix of one row or one column.
 
         Args:
           inputs: 16 bits.
-          levels: int8 [channels], of the matrix.
-          steps: of them, one or one for each channel.
+          matrix: int8, a row for each output.
+          steps: of it, one or one for each row.
           output_step: of the products.
-          rows: 1 if the channels are summed over; else a number becomes as
-            many as there are channels.
+          name: of the matrix.
           bias: part of the name of the constant that is added.
         """
-        channels = self._grid.channels
-        shape = (1, channels) if rows else (channels, 1)
+        size = len(matrix)
         weight = self._graph.tensor(
-            shape,
+            matrix.shape,
             schema.TensorType.INT8,
             np.float32(steps).reshape(-1).tolist(),
-            data=levels,
-            name=f"{self._name}/gamma" if np.size(steps) > 1 else "",
+            data=matrix,
+            name=name,
         )
         operands = [inputs, weight, -1]
         if bias is not None:
-            operands[2] = self._constant(bias, _INT64, (channels,))
+            name = f"{self._name}/{bias}"
+            levels, scales = self._constants[name]
+            operands[2] = self._graph.tensor(
+                levels.shape, _INT64, scales.tolist(), data=levels, name=name
+            )
         return self._call(
             "FULLY_CONNECTED",
             operands,
             output_step,
             schema.FullyConnectedOptionsT(keepNumDims=True),
-            size=rows or channels,
+            size=size,
             version=4,
-        )
-
-    def _constant(self, part: str, kind: int, shape: Sequence[int]) -> int:
-        name = f"{self._name}/{part}"
-        levels, steps = self._constants[name]
-        return self._graph.tensor(
-            shape, kind, steps.tolist(), data=levels, name=name
         )
 
     def _call(

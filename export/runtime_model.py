@@ -125,9 +125,7 @@ class _Builder:
             elif self._kernels == "reference" and type(source) is layers.Dense:
                 kind = DenseGrid
         elif source.name in self._norms:
-            input_step = np.float32(
-                self._norms[source.name].output_16_step_size
-            )
+            input_step = np.float32(layer.step_size)
             kind = FixedPointGrid
         elif isinstance(source, _PRODUCTS) and len(others) == 1:
             steps = np.array(others)

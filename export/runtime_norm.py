@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fixed_point import Multiplier, steps_of
+from export.fixed_point import Multiplier, divided_by_power, steps_of
 from qgen_tf.compat import keras
 from qgen_tf.quantization.layer_norm import NormGrid
 
 _MIN, _MAX = -(2**15), 2**15 - 1
 # the runtime tabulates a function at every 2^7th level
 _TABLE_BITS = 7
+# a step of the outputs is 2^8 steps of beta
+_OUTPUT_BITS = 8
 
 
 class RuntimeNorm(keras.layers.Layer):
     """What a file computes for a LayerNormalization, but its last operator.
 
-    The outputs are in 16 bits; the grid behind takes them to 8.
+    The outputs are in whole steps of 16 bits; the grid behind cuts them off.
     """
 
     def __init__(self, grid: NormGrid, *, is_plain: bool, **kwargs: Any):
@@ -42,49 +44,75 @@ class RuntimeNorm(keras.layers.Layer):
             inverse_root_table(step, grid.inverse_step_size)
             for step in grid.power_step_sizes
         ]
+        self._fine_table = inverse_root_table(
+            grid.unit_power_step_size, grid.correction_step_size
+        )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the normalized inputs; see `export.norms`."""
         grid = self._grid
-        fine, last = grid.centered_step_size, grid.output_16_step_size
-        input_step, inverse_step = grid.input_step_size, grid.inverse_step_size
-        x = steps_of(inputs, input_step)
-        total = tf.reduce_sum(x, -1, keepdims=True)
-        mean = self._dense(total, input_step, 1.0 / grid.channels, fine)
-        x = _saturated(x * round(input_step / fine) - mean)
+        unit = grid.unit_step_size
+        x = self._centered(steps_of(inputs, grid.input_step_size))
         inverse = self._inverse_root(x)
+        x = _product(
+            x, inverse, grid.centered_step_size, grid.inverse_step_size, unit
+        )
+        correction = self._correction(x, inverse)
+        step = grid.correction_step_size
         scale = self._dense(
-            inverse * grid.factor_levels.astype(np.int64),
-            inverse_step,
+            correction * grid.factor_levels.astype(np.int64),
+            step,
             grid.factor_step_sizes,
             grid.product_step_size,
         )
-        x = _product(x, scale, fine, grid.product_step_size, last)
+        last = grid.output_16_step_size
+        x = _product(x, scale, unit, grid.product_step_size, last)
         # with a bias all kernels round as the plain one
-        beta = _dense_plain(
-            tf.constant(grid.beta_levels),
-            inverse_step,
-            last / inverse_step,
-            last,
-        )
-        return tf.cast(_saturated(x + beta), inputs.dtype) * last
+        last = grid.beta_step_size
+        beta = tf.constant(grid.beta_levels)
+        beta = _dense_plain(beta, step, last / step, last)
+        steps = divided_by_power(2 * x + beta, _OUTPUT_BITS)
+        return tf.cast(steps, inputs.dtype) * grid.output_step_size
+
+    def _centered(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns steps of the inputs without their mean, in finer ones."""
+        grid = self._grid
+        input_step, fine = grid.input_step_size, grid.centered_step_size
+        total = 127 * tf.reduce_sum(x, -1, keepdims=True)
+        mean = self._dense(total, input_step, grid.mean_step_size, fine)
+        return _saturated(x * round(input_step / fine) - mean)
 
     def _inverse_root(self, x: tf.Tensor) -> tf.Tensor:
-        grid = self._grid
-        fine = grid.centered_step_size
-        total = tf.reduce_sum(x * x, -1, keepdims=True)
-        inverses = []
-        for table, step, epsilon in zip(
-            self._tables,
-            grid.power_step_sizes,
-            grid.epsilon_levels,
-            strict=True,
-        ):
-            ratio = _ratio(fine, fine, step)
-            power = _saturated(Multiplier.of(ratio).wide(total))
-            power = _saturated(power + epsilon)
-            inverses.append(looked_up(table, power))
+        """Returns one over the length of x, roughly."""
+        fine = self._grid.centered_step_size
+        inverses = [
+            looked_up(table, _squared(x, fine, step))
+            for table, step in zip(
+                self._tables, self._grid.power_step_sizes, strict=True
+            )
+        ]
         return functools.reduce(tf.minimum, inverses)
+
+    def _correction(self, x: tf.Tensor, inverse: tf.Tensor) -> tf.Tensor:
+        """Returns what makes the length of x, which is near one, one."""
+        grid = self._grid
+        unit, step = grid.unit_step_size, grid.unit_power_step_size
+        epsilon = self._dense(
+            inverse * grid.epsilon_levels.astype(np.int64),
+            grid.inverse_step_size,
+            grid.epsilon_step_size,
+            unit,
+        )
+        power = _squared(x, unit, step)
+        power += _product(epsilon, epsilon, unit, unit, step)
+        return looked_up(self._fine_table, _saturated(power))
+
+
+def _squared(x: tf.Tensor, x_step: float, output_step: float) -> tf.Tensor:
+    """Returns the sum of squares along the last axis."""
+    total = tf.reduce_sum(x * x, -1, keepdims=True)
+    ratio = _ratio(x_step, x_step, output_step)
+    return _saturated(Multiplier.of(ratio).wide(total))
 
 
 def _saturated(levels: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Quantization-aware training at any bits, and the network that it deploys."""
 
+from qgen_tf.quantization.alignment import align
 from qgen_tf.quantization.calibration import calibrate
 from qgen_tf.quantization.grids import ActivationGrid, WeightGrid
 from qgen_tf.quantization.inference import InferenceModel, inference_model
@@ -16,6 +17,7 @@ __all__ = [
     "BitScheme",
     "InferenceModel",
     "WeightGrid",
+    "align",
     "calibrate",
     "inference_model",
     "loss_scale",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import tensorflow as tf
 
 from qgen_tf import errors
@@ -31,11 +29,6 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
         model, or they contain NaN or infinity.
     """
     graph.require_functional(model)
-    if not isinstance(dataset, Iterable):
-        raise errors.DataError(
-            f"the calibration data are {type(dataset).__name__}: pass a "
-            "tf.data.Dataset of batches of images."
-        )
     wrapped = wrappers(model)
     if not wrapped:
         raise errors.ModelError(

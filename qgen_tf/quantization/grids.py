@@ -138,8 +138,12 @@ class WeightGrid:
 
     def bias(self, input_step_size: float) -> np.ndarray:
         """Returns the rounded bias in float32, [channels]."""
-        steps = _bias_steps(self, input_step_size)
+        steps = self.bias_step_sizes(input_step_size)
         return (self.bias_levels * steps).astype(np.float32)
+
+    def bias_step_sizes(self, input_step_size: float) -> np.ndarray:
+        """Returns the steps of the bias in float64, [1] or [channels]."""
+        return self.step_size.reshape(-1).astype(np.float64) * input_step_size
 
     @property
     def bin_width(self) -> np.ndarray:
@@ -198,14 +202,14 @@ def with_bias(
       bias: float32 [channels].
       input_step_size: of the grid of the inputs.
     """
-    steps = _bias_steps(grid, input_step_size)
+    steps = grid.bias_step_sizes(input_step_size)
     growth = np.abs(bias.astype(np.float64)) / steps / _BIAS_LIMIT
     growth = np.maximum(1.0, growth)
     if grid.step_size.size == 1:
         growth = growth.max()
     if growth.max() > 1.0:
         grid = _coarser(grid, growth.reshape(grid.step_size.shape))
-    levels = np.rint(bias / _bias_steps(grid, input_step_size))
+    levels = np.rint(bias / grid.bias_step_sizes(input_step_size))
     return dataclasses.replace(grid, bias_levels=levels.astype(np.int32))
 
 
@@ -215,7 +219,3 @@ def _coarser(grid: WeightGrid, growth: np.ndarray) -> WeightGrid:
     return dataclasses.replace(
         grid, levels=levels.astype(np.int8), step_size=step_size
     )
-
-
-def _bias_steps(grid: WeightGrid, input_step_size: float) -> np.ndarray:
-    return grid.step_size.reshape(-1).astype(np.float64) * input_step_size

@@ -22,6 +22,7 @@ from qgen_tf.quantization import (
     grids,
     runtime_layers,
 )
+from qgen_tf.quantization.folding import foldable_norms, folded
 from qgen_tf.quantization.layer_norm import DeployedLayerNorm, NormGrid
 from qgen_tf.quantization.primitives import primitive_model
 from qgen_tf.quantization.quantize import (
@@ -33,7 +34,6 @@ from qgen_tf.quantization.quantize_registry import (
     WEIGHTS,
     Role,
     activation_name,
-    is_fused,
     role,
 )
 from qgen_tf.quantization.runtime_layers import copied
@@ -130,25 +130,6 @@ def input_step_size(tensor: Any) -> float | None:
     return None if grid is None else grid.step_size
 
 
-def _foldable_norms(model: keras.Model) -> dict[str, Layer]:
-    """Maps names of linear layers to the BatchNorm that alone reads them."""
-    outputs = {tensor.node.layer.name for tensor in model.outputs}
-    readers = graph.consumers(model)
-    norms = {}
-    for layer in model.layers:
-        if len(readers[layer.name]) != 1 or layer.name in outputs:
-            continue
-        inner = unwrapped(layer)
-        reader = unwrapped(readers[layer.name][0])
-        if (
-            role(inner) is Role.LINEAR
-            and role(reader) is Role.AFFINE
-            and is_fused(inner, reader)
-        ):
-            norms[layer.name] = reader
-    return norms
-
-
 def _output_grid(layer: Layer) -> grids.ActivationGrid | None:
     """Returns the grid that the layer's output is on, to be called."""
     if not isinstance(layer, QuantizeWrapper):
@@ -209,7 +190,7 @@ class _Builder:
 
     def __init__(self, model: keras.Model):
         self.weight_grids: dict[str, grids.WeightGrid] = {}
-        self._norms = _foldable_norms(model)
+        self._norms = foldable_norms(model)
         self._folded = {norm.name for norm in self._norms.values()}
 
     def call(self, layer: Layer, apply: Callable[..., Any]) -> Any:
@@ -243,14 +224,8 @@ class _Builder:
         config = {**inner.get_config(), "use_bias": True, "dtype": "float32"}
         copy = type(inner).from_config(config)
         copy.build(inputs.shape)
-        factor = np.ones(copy.bias.shape, np.float32)
-        bias = np.zeros(copy.bias.shape, np.float32)
-        if inner.use_bias:
-            bias = inner.bias.numpy()
-        if layer.name in self._norms:
-            norm = self._norms[layer.name]
-            factor, offset = affine.coefficients(norm, copy.bias.shape[0])
-            bias = bias * factor + offset
+        norm = self._norms.get(layer.name)
+        factor, bias = folded(inner, norm, copy.bias.shape[0])
         self._assign(copy, layer, factor, bias, input_step_size(inputs))
         return copy
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import numbers
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -62,15 +63,25 @@ class BitScheme:
         _require_bits(
             "first_last_bits", self.first_last_bits, _ACTIVATION_BITS[:-1]
         )
-        if self.quantizer not in QUANTIZERS:
+        for field in ("per_axis", "per_axis_dense"):
+            if not isinstance(getattr(self, field), bool):
+                raise errors.ConfigError(
+                    f"{field} is {getattr(self, field)!r}: write True or False."
+                )
+        if self.quantizer not in list(QUANTIZERS):
             raise errors.ConfigError(
                 f"quantizer {self.quantizer!r} is unknown: choose one of "
                 f"{list(QUANTIZERS)}."
             )
-        if not self.step_learning_rate > 0:
+        rate = self.step_learning_rate
+        if not (errors.is_finite(rate) and rate > 0):
             raise errors.ConfigError(
-                f"step_learning_rate is {self.step_learning_rate!r}: it must "
-                "be above 0."
+                f"step_learning_rate is {rate!r}: it must be a number above 0."
+            )
+        if not isinstance(self.overrides, tuple | list):
+            raise errors.ConfigError(
+                f"overrides is {self.overrides!r}: write a tuple of (pattern, "
+                "weight_bits, activation_bits), or () for none."
             )
         overrides = tuple(_override(entry) for entry in self.overrides)
         object.__setattr__(self, "overrides", overrides)
@@ -125,7 +136,8 @@ class BitScheme:
 
 
 def _require_bits(field: str, bits: object, allowed: tuple[int, ...]) -> None:
-    if bits not in allowed or isinstance(bits, bool):
+    is_whole = isinstance(bits, numbers.Integral) and not isinstance(bits, bool)
+    if not is_whole or bits not in allowed:
         floats = ", or 32 for float" if FLOAT_BITS in allowed else ""
         raise errors.ConfigError(
             f"{field} is {bits!r}: choose {allowed[0]} to 8 bits{floats}."

@@ -242,7 +242,7 @@ def test_a_norm_is_that_of_the_file():
     np.testing.assert_array_equal(new.beta_levels, old.beta_levels + 1)
     gamma, beta = found.model.get_layer(name).get_weights()
     np.testing.assert_array_equal(gamma, old.gamma)
-    np.testing.assert_allclose(beta - old.beta, old.output_step_size / 128)
+    np.testing.assert_allclose(beta - old.beta, old.beta_step_size)
 
 
 def test_a_constant_of_another_size_is_refused():

@@ -19,7 +19,8 @@ from tests import harness, layer_nets
 
 layers = keras.layers
 CHAIN = ["CAST", "FULLY_CONNECTED", "FULLY_CONNECTED", "SUB", "RESHAPE"]
-CHAIN += 3 * ["BATCH_MATMUL", "ADD", "RSQRT"] + ["MINIMUM", "MINIMUM"]
+CHAIN += 2 * ["BATCH_MATMUL", "RSQRT"] + ["MINIMUM", "FULLY_CONNECTED", "MUL"]
+CHAIN += ["RESHAPE", "BATCH_MATMUL", "FULLY_CONNECTED", "MUL", "ADD", "RSQRT"]
 CHAIN += ["FULLY_CONNECTED", "MUL", "FULLY_CONNECTED", "ADD", "QUANTIZE"]
 
 
@@ -66,7 +67,7 @@ def test_file_normalizes(bits):
     off = np.abs(found.reshape(wanted.shape) - wanted) / grid.step_size
     assert np.isfinite(off).all() and np.ptp(wanted) > 20 * grid.step_size
     assert off.max() < 1.01
-    assert (off > 0.5).mean() < 0.03
+    assert (off > 0.5).mean() < 0.01
 
 
 def _run(content, images):
@@ -88,7 +89,7 @@ def _run(content, images):
     )
 
 
-@pytest.mark.parametrize("part", ["gamma", "beta", "epsilon1"])
+@pytest.mark.parametrize("part", ["gamma", "beta", "epsilon"])
 def test_changed_constants_are_found(part):
     network = _network()
     model = parse(tflite.convert(network))

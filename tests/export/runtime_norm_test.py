@@ -3,7 +3,11 @@ import pytest
 
 from export import tflite
 from export.divergence import explain
-from export.runtime_norm import inverse_root_table, looked_up
+from export.runtime_norm import (
+    RuntimeNorm,
+    inverse_root_table,
+    looked_up,
+)
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
     BitScheme,
@@ -11,6 +15,7 @@ from qgen_tf.quantization import (
     inference_model,
     quantize_model,
 )
+from qgen_tf.quantization.layer_norm import NormGrid
 from tests import harness
 from tests.export import operators
 
@@ -61,3 +66,62 @@ def test_is_what_the_file_computes(bits, kernels):
     rows = explain(network, content, harness.test_images(), kernels=kernels)
     found = {row.layer: row.max_steps for row in rows}
     assert found == {"stem_grid": 0.0, "norm_grid": 0.0}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize("channels", [24, 96, 384])
+def test_few_levels_are_not_the_nearest(channels, epsilon):
+    """The root of the number of channels is the largest of normalized ones."""
+    generator = np.random.default_rng(0)
+    step = 0.03
+    biases = []
+    for deviation in (2.0, 4.0, 10.0, 25.0, 50.0, 100.0):  # steps
+        shape = (50_000 // channels, channels)
+        levels = np.rint(deviation * generator.normal(size=shape))
+        inputs = step * np.clip(levels, -128, 127)
+        gamma = generator.normal(1.0, 0.3, channels)
+        factors = gamma * np.sqrt(channels)
+        grid = NormGrid(
+            input_step_size=step,
+            input_bits=8,
+            output_step_size=step,
+            factor_levels=(127 * np.sign(factors)).astype(np.int8),
+            factor_step_sizes=np.float32(np.abs(factors) / 127),
+            beta_levels=2 * generator.integers(-4000, 4000, channels) + 1,
+            epsilon=epsilon,
+        )
+        layer = RuntimeNorm(grid, is_plain=False)
+        centered = inputs - inputs.mean(-1, keepdims=True)
+        variance = np.mean(centered**2, -1, keepdims=True)
+        wanted = centered / np.sqrt(variance + epsilon) * gamma + grid.beta
+        wanted = np.clip(np.rint(wanted / step), -128, 127)
+        found = layer(np.float32(inputs)).numpy() / step
+        off = np.clip(np.rint(found), -128, 127) - wanted
+        assert np.abs(off).max() <= 1.0
+        most = 1e-3 + 3e-4 * np.sqrt(channels)
+        if channels > 128:  # whose means are rounded
+            most += 0.1 / deviation
+        assert np.mean(off != 0.0) < most
+        biases.append(np.mean(off))
+    assert np.abs(np.mean(biases)) < 1e-3
+
+
+def test_vectors_that_hardly_differ():
+    """Deviations of a step; below, one over them saturates."""
+    one = np.zeros((1, 64), np.float32)
+    one[0, :32] = 0.1
+    grid = NormGrid(
+        input_step_size=0.1,
+        input_bits=8,
+        output_step_size=0.05,
+        factor_levels=np.full(64, 127, np.int8),
+        factor_step_sizes=np.full(64, 8.0 / 127, np.float32),
+        beta_levels=np.zeros(64, np.int64),
+        epsilon=1e-6,
+    )
+    layer = RuntimeNorm(grid, is_plain=False)
+    np.testing.assert_array_equal(layer(0.0 * one), 0.0 * one)
+    # a standard deviation of half a step
+    wanted = np.where(one, 1.0, -1.0)
+    assert (np.sign(layer(one)) == wanted).all()
+    np.testing.assert_allclose(layer(2.0 * one), wanted, rtol=1e-6)

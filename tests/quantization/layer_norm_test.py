@@ -32,8 +32,8 @@ def test_weights_are_levels_times_steps():
     # the factors hold the root of the number of channels
     wanted = [0.5, 0.5, -0.5, 0.0] * 4
     np.testing.assert_allclose(grid.gamma, wanted, rtol=1e-6)
-    # a step of the outputs is 128 of beta
-    np.testing.assert_allclose(grid.beta, 0.05 / 128 * np.arange(16), rtol=1e-6)
+    # a step of the outputs is 256 of beta
+    np.testing.assert_allclose(grid.beta, 0.05 / 256 * np.arange(16), rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=200)
@@ -57,19 +57,48 @@ def test_nothing_saturates(bits, seed, channels, step_size):
     assert np.abs(values).max() <= _MOST * grid.centered_step_size
     assert np.abs(centered).max() <= _MOST * grid.centered_step_size
     assert power <= _MOST * grid.power_step_sizes[0]
-    if np.sqrt(power / channels) >= (2**bits - 1) * step_size / 255:
+    smallest = max((2**bits - 1) * step_size / 255, np.sqrt(grid.epsilon))
+    if np.sqrt(power / channels) >= smallest:
         inverse = 1.0 / np.sqrt(power)
         assert inverse <= _MOST * grid.inverse_step_size
-        largest = 127.0 * grid.factor_step_sizes.max() * inverse
-        assert largest <= _MOST * grid.product_step_size
+        length_of_epsilon = np.sqrt(channels * grid.epsilon) * inverse
+        assert length_of_epsilon <= _MOST * grid.unit_step_size
+        # a first try that is off by 3 percent, or 20 percent too small
+        for length in (0.8, 1.0, 1.03):
+            assert np.abs(centered).max() * inverse * length <= (
+                _MOST * grid.unit_step_size
+            )
+            square = length**2 * (1.0 + length_of_epsilon**2)
+            assert square <= _MOST * grid.unit_power_step_size
+            assert square**-0.5 <= _MOST * grid.correction_step_size
+    largest = 127.0 * grid.factor_step_sizes.max() * _MOST
+    assert largest * grid.correction_step_size <= (
+        1.001 * _MOST * grid.product_step_size
+    )
 
 
-def test_epsilon_is_levels_of_the_sum_of_squares():
-    assert _grid().epsilon_levels == (0, 0, 0)  # 1e-6 is far below a level
-    step = _grid().power_step_sizes[0]
-    large = _grid(epsilon=3.0 * step / 16)
-    assert large.epsilon_levels == (3, 48, 768)
-    assert _grid(epsilon=1e9).epsilon_levels == (32767,) * 3
+@pytest.mark.parametrize(
+    ("bits", "channels", "finer"),
+    [(8, 96, 96), (8, 32, 128), (8, 129, 128), (4, 96, 2016), (8, 24, 120)],
+)
+def test_means_are_whole_numbers_of_finer_steps(bits, channels, finer):
+    grid = _grid(bits, 0.5, channels)
+    assert 0.5 / grid.centered_step_size == finer
+    assert finer % channels == 0 or channels > finer
+
+
+def test_the_length_of_epsilon():
+    """The inverse ends where the length of epsilon is one."""
+    grid = _grid(epsilon=1.0)
+    largest = 32767 * grid.inverse_step_size
+    np.testing.assert_allclose(largest, 1.0 / np.sqrt(16), rtol=1e-6)
+    factor = grid.epsilon_levels * grid.epsilon_step_size
+    np.testing.assert_allclose(largest * factor, 1.0, rtol=1e-6)
+    # or where a standard deviation is one step
+    largest = 32767 * _grid(epsilon=0.0).inverse_step_size
+    np.testing.assert_allclose(largest, 1.0 / 0.1 / np.sqrt(16), rtol=1e-6)
+    assert _grid(epsilon=0.0).epsilon_levels == 0
+    assert _grid(epsilon=0.0).epsilon_step_size == 1.0
 
 
 def _call(layer, input_grid, output_grid):
@@ -99,6 +128,7 @@ def test_between_grids_beta_is_rounded(scale):
     wanted = gamma if scale else np.ones(4)
     np.testing.assert_allclose(deployed.gamma, wanted, rtol=1e-6)
     np.testing.assert_allclose(deployed.beta, beta, atol=0.04 / 256 * 1.001)
+    assert (deployed.grid.beta_levels % 2 == 1).all()
     np.testing.assert_array_equal(deployed.gamma, deployed.grid.gamma)
     # the same function otherwise, on inputs that are on their grid
     model = keras.Model(inputs, outputs)

@@ -104,7 +104,6 @@ def test_model_and_file_see_what_the_corrupted_test_set_holds(distorted):
         assert row["file_accuracy"] == file.accuracy
         assert row["loss"] == pytest.approx(model.loss, rel=1e-6)
         assert row["file_loss"] == pytest.approx(file.loss, rel=1e-6)
-        assert row["loss"] != row["file_loss"]
     losses = [row["loss"] for row in record["sets"]]
     assert len(set(losses)) == len(losses)
 

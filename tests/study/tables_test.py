@@ -10,14 +10,14 @@ _README = """\
                            float     w8a8     w4a8     w2a8
 train acc. [%]             99.93   100.00   100.00    99.78
 test acc. [%]              98.00    98.00    97.78    96.67
-train loss [nats]         0.0371   0.0143   0.0158   0.0604
-test loss [nats]          0.0965   0.0779   0.0781   0.1358
+train loss [nats]         0.0371   0.0144   0.0158   0.0595
+test loss [nats]          0.0965   0.0781   0.0786   0.1360
 gap [points]                1.93     2.00     2.22     3.11
-loss gap [nats]          -0.0594  -0.0636  -0.0623  -0.0753
+loss gap [nats]          -0.0594  -0.0638  -0.0628  -0.0764
 TFLite gap [points]         1.93     2.00     2.22     3.11
 TFLite - Keras [points]     0.00     0.00     0.00     0.00
 same gap?                   same     same     same     same
-same class, test [%]      100.00    99.78   100.00    99.78
+same class, test [%]      100.00   100.00   100.00   100.00
 file [kB]                   64.6     27.7     27.7     27.7"""
 
 
@@ -28,14 +28,14 @@ def _quickstart():
             "bits": ["float", "w8a8", "w4a8", "w2a8"],
             "train_accuracy": [99.93, 100.0, 100.0, 99.78],
             "test_accuracy": [98.0, 98.0, 97.78, 96.67],
-            "train_loss": [0.0371, 0.0143, 0.0158, 0.0604],
-            "test_loss": [0.0965, 0.0779, 0.0781, 0.1358],
+            "train_loss": [0.0371, 0.0144, 0.0158, 0.0595],
+            "test_loss": [0.0965, 0.0781, 0.0786, 0.136],
             "gap": [1.93, 2.0, 2.22, 3.11],
-            "loss_gap": [-0.0594, -0.0636, -0.0623, -0.0753],
+            "loss_gap": [-0.0594, -0.0638, -0.0628, -0.0764],
             "file_gap": [1.93, 2.0, 2.22, 3.11],
             "gap_difference": [0.0, 0.0, 0.0, 0.0],
             "verdict": ["same", "same", "same", "same"],
-            "argmax_agreement": [100.0, 99.78, 100.0, 99.78],
+            "argmax_agreement": [100.0, 100.0, 100.0, 100.0],
             "kilobytes": [64.6, 27.7, 27.7, 27.7],
         }
     )
