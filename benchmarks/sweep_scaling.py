@@ -87,7 +87,8 @@ def _bare() -> float:
         begun = time.monotonic()
         for seed in range(_TRIALS.value):
             config.seed = seed
-            argument = (config, pathlib.Path(workdir), pathlib.Path.cwd(), 2)
+            here = pathlib.Path.cwd()
+            argument = (config, pathlib.Path(workdir), here, 2, True)
             with concurrent.futures.ProcessPoolExecutor(
                 1, mp_context=context
             ) as process:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from qgen_tf import errors
-from qgen_tf.cli import program
+from qgen_tf.cli import execution, program
 
 if TYPE_CHECKING:
     from export.remote import Target
@@ -99,10 +99,11 @@ _SSH = flags.DEFINE_string("ssh", None, "host to run the bundle on.")
 _COMPARE = flags.DEFINE_string(
     "compare", None, "device_result.json that a bundle wrote."
 )
+_DETERMINISTIC = execution.define_deterministic()
 _HOLDERS = (
     *(_RUN_DIR, _STORAGE, _ALLOW_FLOAT),
     *(_VERIFY, _MARGIN, _KERNELS, _CORRUPTION, _SEVERITY),
-    *(_EXPLAIN, _BUNDLE, _NUM_EXAMPLES, _ADB, _SSH, _COMPARE),
+    *(_EXPLAIN, _BUNDLE, _NUM_EXAMPLES, _ADB, _SSH, _COMPARE, _DETERMINISTIC),
 )
 
 # flag to the flags, one of which it needs
@@ -126,7 +127,7 @@ def _main() -> None:
     from qgen_tf import training
     from qgen_tf.study import exporting, tables
 
-    training.make_deterministic(seed=0)
+    training.make_deterministic(seed=0, operations=_DETERMINISTIC.value)
     settings = _settings()
     if _VERIFY.value:
         record = exporting.verify(run_dir, settings)

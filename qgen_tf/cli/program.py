@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import pathlib
@@ -9,7 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import flags
@@ -91,7 +92,19 @@ def run(
             f"{program}: interrupted; run the same command to go on.",
             file=sys.stderr,
         )
-        sys.exit(_INTERRUPTED)
+        _leave(_INTERRUPTED)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process at once; what is to be cleared away is.
+
+    Python would take everything apart, and TensorFlow, which may be amid
+    something, would crash.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def _parse() -> None:

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from qgen_tf.cli import program
+from qgen_tf.cli import execution, program
 
 MANUAL = """\
 Trains the float models of a config and their quantized twins (config.twins),
@@ -55,6 +55,8 @@ _GPUS = flags.DEFINE_float(
     "gpus_per_trial", 0.0, "GPUs that a model has; fractions share one."
 )
 
+_DETERMINISTIC = execution.define_deterministic()
+
 
 def _main() -> None:
     config = program.require_config(_CONFIG)
@@ -69,7 +71,11 @@ def _main() -> None:
         print(estimate.text(max(1, (os.cpu_count() or 1) // resources.cpus)))
         return
     outcome = sweep.run(
-        config, _WORKDIR.value, resources, retry_failed=_RETRY_FAILED.value
+        config,
+        _WORKDIR.value,
+        resources,
+        retry_failed=_RETRY_FAILED.value,
+        deterministic=_DETERMINISTIC.value,
     )
     if outcome.runs:
         folder = os.path.join(_WORKDIR.value, config.name)
@@ -99,6 +105,7 @@ def main() -> None:
             _RAY_ADDRESS,
             _CPUS,
             _GPUS,
+            _DETERMINISTIC,
         ),
     )
 

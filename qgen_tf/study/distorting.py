@@ -92,11 +92,15 @@ def distort(
             f"{run.path} has no {exporting.MODEL_FILE} that is verified: run "
             "qgen-export first, with its default settings."
         )
+    record = _kept(run, settings)
+    if not _missing(record, settings):
+        return record
+    check(settings, run.config.dataset)
     with run.locked():
+        # another process may have been here in the meantime
         record = _kept(run, settings)
-        if missing := _missing(record, settings):
-            check(settings, run.config.dataset)
-            _evaluate(run, record, missing, pathlib.Path(cache))
+        missing = _missing(record, settings)
+        _evaluate(run, record, missing, pathlib.Path(cache))
     return record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -23,11 +24,13 @@ from qgen_tf.study import tables
 from qgen_tf.study.latency import latency_ms
 from qgen_tf.study.reporting import verification_page
 from qgen_tf.study.reporting.divergence_figure import divergence_figure
-from qgen_tf.training import RunDirectory, atomic_path, load_model
+from qgen_tf.training import RunDirectory, atomic_path, load_model, lock
 
 VERIFICATION_FILE = "export/verification.json"
 MODEL_FILE = "export/model.tflite"
 DIVERGENCE_FILE = "export/divergence.json"
+# not that of the run: it may be measured at the same time
+LOCK_FILE = ".export.lock"
 
 _BATCH_SIZE = 256
 _EXPLAINED_EXAMPLES = 256
@@ -111,8 +114,10 @@ def export(
     """
     run = RunDirectory(run_dir)
     run.require_trained()
-    _content(run, inference_model(load_model(run.path)), settings)
-    return run.path / settings.model_file
+    path = run.path / settings.model_file
+    with contextlib.nullcontext() if path.exists() else _locked(run):
+        _content(run, inference_model(load_model(run.path)), settings)
+    return path
 
 
 def verify(
@@ -133,8 +138,20 @@ def verify(
     settings.check()
     run = RunDirectory(run_dir)
     run.require_trained()
-    if is_verified(run.path, settings):
-        return run.read_json(settings.verification_file)
+    if not is_verified(run.path, settings):
+        with _locked(run):
+            # another process may have verified it in the meantime
+            if not is_verified(run.path, settings):
+                _verify(run, settings)
+    return run.read_json(settings.verification_file)
+
+
+def _locked(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
+    return lock(run.path / LOCK_FILE)
+
+
+def _verify(run: RunDirectory, settings: Settings) -> None:
+    """Does what `verify` says, and writes it."""
     model = load_model(run.path)
     network = inference_model(model)
     content = _content(run, network, settings)
@@ -180,7 +197,6 @@ def verify(
         with atomic_path(path.with_suffix(suffix)) as target:
             target.write_text(text)
     run.write_json(settings.verification_file, record)
-    return run.read_json(settings.verification_file)
 
 
 def is_verified(
@@ -223,10 +239,15 @@ def explain(
     Raises:
       UserError: as `export`.
     """
-    from export import divergence
-
     run = RunDirectory(run_dir)
     run.require_trained()
+    with _locked(run):
+        return _explain(run, settings)
+
+
+def _explain(run: RunDirectory, settings: Settings) -> list[dict[str, Any]]:
+    from export import divergence
+
     network = inference_model(load_model(run.path))
     content = _content(run, network, settings)
     dataset = data.load(run.config.dataset).test

@@ -95,26 +95,32 @@ def measure(
     """
     run = RunDirectory(run_dir)
     run.require_trained()
-    with run.locked():
-        return _measure(run, settings, tflite)
-
-
-def _measure(
-    run: RunDirectory,
-    settings: ml_collections.ConfigDict,
-    tflite: str | os.PathLike[str] | None,
-) -> dict[str, Any]:
     names = names_of(settings)
-    target, wanted = MEASURES_FILE, _wanted(settings)
+    target, wanted, file = MEASURES_FILE, _wanted(settings), None
     if tflite is not None:
         file = MeasuredFile.read(tflite, point=settings.point)
         target, wanted["source"] = file.record_file, file.source
     record = _kept(run, target, wanted)
-    missing = _missing(run, record, names)
-    if "gap" in record and not missing:
+    if "gap" in record and not _missing(run, record, names):
         return record
+    with run.locked():
+        # another process may have measured in the meantime
+        record = _kept(run, target, wanted)
+        _complete(run, record, target, settings, file)
+    return record
+
+
+def _complete(
+    run: RunDirectory,
+    record: dict[str, Any],
+    target: str,
+    settings: ml_collections.ConfigDict,
+    file: MeasuredFile | None,
+) -> None:
+    """Takes what a record lacks, and writes it each time."""
+    missing = _missing(run, record, names_of(settings))
     model = measured = load_model(run.path)
-    if tflite is not None:
+    if file is not None:
         measured = file_network(inference_model(model), file.content)
     splits = data.load(run.config.dataset)
     chosen = splits.train.take(settings.num_examples or splits.num_train)
@@ -143,7 +149,6 @@ def _measure(
                     raise
                 record["failed"][name] = str(error)
             run.write_json(target, record)
-    return record
 
 
 def is_measured(

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -87,6 +88,43 @@ def cluster(resources: Resources) -> Iterator[None]:
       ConfigError: there is no cluster at the address, or none of its machines
         has what a job needs.
     """
+    with contextlib.nullcontext() if resources.address else _temporary():
+        _join(resources)
+        try:
+            if not resources.address and not _slots(resources):
+                raise errors.ConfigError(
+                    f"a trial is to have {resources.cpus} CPUs and "
+                    f"{resources.gpus:g} GPUs, but this machine has "
+                    f"{_total('CPU'):g} and {_total('GPU'):g}."
+                )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[None]:
+    """Gives the processes that start inside a folder for temporary files.
+
+    It ends with them: TensorFlow leaves some where a process is stopped. Ray
+    keeps its own where it always does.
+    """
+    before = {name: os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")}
+    os.environ.setdefault("RAY_TMPDIR", tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(
+        prefix="qgen-", ignore_cleanup_errors=True
+    ) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _join(resources: Resources) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # what Ray will do one day; until then, it says so in every process
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -105,18 +143,9 @@ def cluster(resources: Resources) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         raise errors.ConfigError(
             f"no Ray cluster can be joined at {resources.address!r}: {error}; "
-            "start one by `ray start --head`, or leave --ray_address away."
+            "start one by `ray start --head`, set RAY_AUTH_MODE=token if it "
+            "asks for a token, or leave --ray_address away."
         ) from error
-    try:
-        if not resources.address and not _slots(resources):
-            raise errors.ConfigError(
-                f"a trial is to have {resources.cpus} CPUs and "
-                f"{resources.gpus:g} GPUs, but this machine has "
-                f"{_total('CPU'):g} and {_total('GPU'):g}."
-            )
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _require_answer(address: str | None) -> None:

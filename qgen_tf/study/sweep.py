@@ -85,6 +85,7 @@ def run(
     resources: Resources | None = None,
     *,
     retry_failed: bool = False,
+    deterministic: bool = True,
 ) -> Outcome:
     """Trains, measures, exports and verifies every trial.
 
@@ -98,6 +99,8 @@ def run(
         all machines share.
       resources: where trials run; one core each on this machine if None.
       retry_failed: whether to try again what has failed before.
+      deterministic: whether a rerun gives the same bits; see
+        `training.make_deterministic`.
 
     Raises:
       UserError: a setting of any trial is wrong; then none has started.
@@ -107,7 +110,7 @@ def run(
     found = progress(config, workdir, retry_failed=retry_failed)
     failed = {one.path.name: reason for one, reason in found.failed.items()}
     if found.open:
-        failed |= _run(config.name, found, workdir, resources)
+        failed |= _run(config.name, found, workdir, resources, deterministic)
     return Outcome(
         [
             RunDirectory(one.path)
@@ -119,14 +122,19 @@ def run(
 
 
 def _run(
-    title: str, found: Progress, workdir: pathlib.Path, resources: Resources
+    title: str,
+    found: Progress,
+    workdir: pathlib.Path,
+    resources: Resources,
+    deterministic: bool,
 ) -> dict[str, str]:
     """Runs what is open; returns what failed."""
     by_name = {one.path.name: one for one in found.open}
+    settings = (workdir, pathlib.Path.cwd(), resources.cpus, deterministic)
     jobs = [
         scheduler.Job(
             name,
-            (one.config, workdir, pathlib.Path.cwd(), resources.cpus),
+            (one.config, *settings),
             one.parent.name if one.parent else None,
         )
         for name, one in by_name.items()

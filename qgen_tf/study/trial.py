@@ -44,7 +44,7 @@ def stages(
     return (
         Stage(
             "train",
-            (path / training.TRAINED_FILE).exists,
+            lambda: training.is_finished(path),
             lambda: training.train(config, workdir),
         ),
         Stage(
@@ -96,11 +96,12 @@ def run(
 
 
 def _add_seconds(run: RunDirectory, stage: str, seconds: float) -> None:
-    known = {}
-    if (run.path / SECONDS_FILE).exists():
-        known = run.read_json(SECONDS_FILE)
-    known[stage] = round(known.get(stage, 0.0) + seconds, 2)
-    run.write_json(SECONDS_FILE, known)
+    with run.locked():
+        known = {}
+        if (run.path / SECONDS_FILE).exists():
+            known = run.read_json(SECONDS_FILE)
+        known[stage] = round(known.get(stage, 0.0) + seconds, 2)
+        run.write_json(SECONDS_FILE, known)
 
 
 def attempt(
@@ -141,7 +142,9 @@ def record_failure(
             "reason": reason,
             "traceback": details,
         }
-        RunDirectory.create(workdir, config).write_json(FAILURE_FILE, content)
+        directory = RunDirectory.create(workdir, config)
+        with directory.locked():
+            directory.write_json(FAILURE_FILE, content)
     except Exception as error:
         return f"{reason} (and it cannot be recorded: {error})"
     return reason

@@ -16,12 +16,12 @@ def work(argument: Sequence[Any]) -> str | None:
 
     Args:
       argument: config, folder of run directories, working directory of the
-        sweep, number of cores.
+        sweep, number of cores, whether a rerun gives the same bits.
 
     Returns:
       Why it failed, or None.
     """
-    config, workdir, folder, cpus = argument
+    config, workdir, folder, cpus, deterministic = argument
     # TensorFlow and tqdm read these when they are imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["TQDM_DISABLE"] = "1"
@@ -35,5 +35,5 @@ def work(argument: Sequence[Any]) -> str | None:
 
     tf.config.threading.set_intra_op_parallelism_threads(cpus)
     tf.config.threading.set_inter_op_parallelism_threads(cpus)
-    training.make_deterministic(config.seed)
+    training.make_deterministic(config.seed, operations=deterministic)
     return trial.attempt(config, workdir)

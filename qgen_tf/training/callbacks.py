@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,8 @@ import tqdm
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.training import strategies
-from qgen_tf.training.run_directory import RunDirectory, atomic_path
+from qgen_tf.training.run_directory import BACKUP_FOLDER, RunDirectory
+from qgen_tf.training.writing import atomic_path, refusals
 
 
 class EpochBackup(keras.callbacks.Callback):
@@ -32,62 +36,108 @@ class EpochBackup(keras.callbacks.Callback):
         optimizer: keras.optimizers.Optimizer,
     ):
         super().__init__()
-        self._folder = run.path / "backup"
+        self._kept = model
+        self._folder = run.path / BACKUP_FOLDER
         self._history_path = self._folder / "history.json"
         self._history: list[dict[str, float]] = []
         self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Every worker saves: replicas may have to be summed up to be read.
-        self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=model, optimizer=optimizer, epoch=self._epoch
-            ),
-            str(
-                self._folder
-                if strategies.is_chief()
-                else strategies.scratch() / "backup"
-            ),
-            max_to_keep=1,
-        )
+        with _undamaged(self._folder), refusals(self._folder):
+            self._manager = tf.train.CheckpointManager(
+                tf.train.Checkpoint(
+                    model=model, optimizer=optimizer, epoch=self._epoch
+                ),
+                str(
+                    self._folder
+                    if strategies.is_chief()
+                    else strategies.scratch() / "backup"
+                ),
+                max_to_keep=1,
+            )
 
     def restore(self) -> int:
         """Returns to the newest epoch; returns how many are done.
 
         Raises:
-          RunDirectoryError: a worker does not see the files of the chief.
+          RunDirectoryError: it is damaged, or a worker does not see the files
+            of the chief.
         """
-        newest = tf.train.latest_checkpoint(str(self._folder))
-        if newest is not None:
-            self._manager.checkpoint.restore(newest)
-        done = int(self._epoch.numpy())
+        with _undamaged(self._folder):
+            newest = tf.train.latest_checkpoint(str(self._folder))
+            if newest is not None:
+                self._manager.checkpoint.restore(newest)
+            done = int(self._epoch.numpy())
+            if done:
+                history = json.loads(self._history_path.read_text())[:done]
+                if len(history) < done:
+                    raise ValueError(f"no row of epoch {done} in the history")
+                self._history = history
         if done != strategies.from_chief(done):
             raise errors.RunDirectoryError(
                 f"{self._folder} is not that of the first worker: give all "
                 "workers a --workdir on a disk that they share."
             )
-        if done:
-            self._history = json.loads(self._history_path.read_text())[:done]
         return done
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves what was learned so far."""
+        """Saves what was learned so far.
+
+        Raises:
+          ModelError: the loss or a weight is no finite number.
+          RunDirectoryError: it cannot be written.
+        """
         row = {name: float(value) for name, value in logs.items()}
-        if not math.isfinite(row["loss"]):
-            raise errors.ModelError(
-                f"training diverged in epoch {epoch + 1}: the loss is "
-                f"{row['loss']}; lower the learning rate."
-            )
+        self._require_finite(epoch, row["loss"])
         self._history.append({"epoch": epoch + 1, **row})
         # The history first: `restore` drops a row that has no checkpoint.
         with atomic_path(self._history_path) as target:
             target.write_text(json.dumps(self._history))
         self._epoch.assign(epoch + 1)
-        self._manager.save()
+        with refusals(self._folder):
+            self._manager.save()
+
+    def _require_finite(self, epoch: int, loss: float) -> None:
+        """Raises a ModelError unless the loss and all weights are finite."""
+        what = f"the loss is {loss}"
+        if math.isfinite(loss):
+            # the loss of the last step is that of the weights before it
+            weights = zip(
+                self._kept.weights, self._kept.get_weights(), strict=True
+            )
+            wrong = [w.name for w, value in weights if _is_strange(value)]
+            if not wrong:
+                return
+            what = f"{wrong[0]} is not finite"
+        raise errors.ModelError(
+            f"training diverged in epoch {epoch + 1}: {what}; lower the "
+            "learning rate."
+        )
 
     @property
     def history(self) -> pd.DataFrame:
         """One row an epoch."""
         columns = None if self._history else ["epoch", "loss", "accuracy"]
         return pd.DataFrame(self._history, columns=columns)
+
+
+def _is_strange(values: np.ndarray) -> bool:
+    return not np.isfinite(values).all()
+
+
+@contextlib.contextmanager
+def _undamaged(folder: pathlib.Path) -> Iterator[None]:
+    """Raises a RunDirectoryError if what was kept cannot be read."""
+    try:
+        yield
+    except (
+        *(tf.errors.OpError, OSError),
+        *(IndexError, TypeError, ValueError),
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise errors.RunDirectoryError(
+            f"{folder} is damaged ({reason}): delete that folder to train from "
+            "the first epoch on."
+        ) from error
 
 
 class EpochSeed(keras.callbacks.Callback):
@@ -138,6 +188,19 @@ class ProgressBar(keras.callbacks.Callback):
             {name: f"{value:.4f}" for name, value in (logs or {}).items()}
         )
 
-    def on_train_end(self, logs=None):
+    def close(self):
         """Leaves the line as it stands."""
         self._bar.close()
+
+
+@contextlib.contextmanager
+def progress(
+    title: str, *, epochs: int, steps: int, done: int
+) -> Iterator[list[ProgressBar]]:
+    """Gives what shows progress: nothing, on all workers but the chief."""
+    if not strategies.is_chief():
+        yield []
+        return
+    bar = ProgressBar(title, epochs=epochs, steps=steps, done=done)
+    with contextlib.closing(bar):
+        yield [bar]

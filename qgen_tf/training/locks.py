@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 
 from qgen_tf import errors
+from qgen_tf.training import writing
 
 # seconds; what a killed sweep leaves behind ends within them
 WAIT = 30.0
 
 _POLL = 0.1  # seconds
+_LONGEST_NAME = 32  # bytes, of a process
 
 
 @contextlib.contextmanager
@@ -30,22 +32,27 @@ def lock(
         `WAIT`.
 
     Raises:
-      RunDirectoryError: another process has held it for that long.
+      RunDirectoryError: another process has held it for that long, or nothing
+        may be written there.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # read and write, without truncation: it names the process that holds it
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+    with writing.refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # without truncation: it names the process that holds it
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
         _acquire(
             file, path, time.monotonic() + (WAIT if wait is None else wait)
         )
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk can be locked
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         yield
+    finally:
+        os.close(file)
 
 
-def _acquire(file, path: pathlib.Path, until: float) -> None:
+def _acquire(file: int, path: pathlib.Path, until: float) -> None:
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,9 +61,8 @@ def _acquire(file, path: pathlib.Path, until: float) -> None:
             if time.monotonic() < until:
                 time.sleep(_POLL)
                 continue
-        file.seek(0)
-        holder = file.read().strip() or "another"
+        holder = os.pread(file, _LONGEST_NAME, 0).decode("ascii", "replace")
         raise errors.RunDirectoryError(
-            f"{path.parent} is in use by process {holder}: wait for it to end, "
-            "or stop it."
+            f"{path.parent} is in use by process {holder.strip() or 'another'}"
+            ": wait for it to end, or stop it."
         )

@@ -41,14 +41,15 @@ def build(
             f"training.optimizer {settings.optimizer!r} is unknown: choose "
             f"one of {sorted(OPTIMIZERS)}."
         )
-    if learning_rate <= 0:
+    if not (errors.is_finite(learning_rate) and learning_rate > 0):
         raise errors.ConfigError(
-            f"learning_rate is {learning_rate}: it must be above 0."
+            f"learning_rate is {learning_rate!r}: it must be a number above 0."
         )
-    if settings.weight_decay < 0:
+    decay = settings.weight_decay
+    if not (errors.is_finite(decay) and decay >= 0):
         raise errors.ConfigError(
-            f"training.weight_decay is {settings.weight_decay}: it cannot be "
-            "below 0."
+            f"training.weight_decay is {decay!r}: it must be a number, 0 or "
+            "more."
         )
     warmup_steps = min(warmup_steps, steps - 1)
     schedule = keras.optimizers.schedules.CosineDecay(

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import compat, errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization.loss_scale import loss_scale
 from qgen_tf.quantization.quantize import wrappers
@@ -69,10 +69,19 @@ class QATModel(keras.Model):
           dampening: 0 for none.
 
         Raises:
-          ModelError: the teacher's output has another shape.
+          ModelError: one of the two is no Functional model, or the teacher's
+            output has another shape.
           ConfigError: a number is out of range.
         """
         check_settings(distillation, temperature, dampening)
+        _require_functional(model)
+        if teacher is not None:
+            _require_functional(teacher)
+            if len(model.outputs) > 1:
+                raise errors.ModelError(
+                    f"model {model.name!r} has {len(model.outputs)} outputs: "
+                    "a teacher has one to imitate; leave the others out."
+                )
         if teacher is not None and teacher.output_shape != model.output_shape:
             raise errors.ModelError(
                 f"the teacher {teacher.name!r} returns "
@@ -124,7 +133,20 @@ class CosineRise(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak: float, steps: int):
+        """Sets the attributes.
+
+        Raises:
+          ConfigError: `peak` is negative, or `steps` is not above 0.
+        """
         super().__init__()
+        if not (errors.is_finite(peak) and peak >= 0):
+            raise errors.ConfigError(
+                f"peak is {peak!r}: it must be a number, 0 or more."
+            )
+        if not (errors.is_finite(steps) and steps > 0):
+            raise errors.ConfigError(
+                f"steps is {steps!r}: it must be a number above 0."
+            )
         self.peak = peak
         self.steps = steps
 
@@ -142,17 +164,29 @@ def check_settings(
     distillation: float, temperature: float, dampening: float | Schedule
 ) -> None:
     """Raises a ConfigError for numbers that `QATModel` cannot train with."""
-    if not 0 <= distillation <= 1:
+    if not (errors.is_finite(distillation) and 0 <= distillation <= 1):
         raise errors.ConfigError(
-            f"distillation is {distillation}: it is a share, in [0, 1]."
+            f"distillation is {distillation!r}: it is a share, in [0, 1]."
         )
-    if not temperature > 0:
+    if not (errors.is_finite(temperature) and temperature > 0):
         raise errors.ConfigError(
-            f"temperature is {temperature}: it must be above 0."
+            f"temperature is {temperature!r}: it must be a number above 0."
         )
-    if not callable(dampening) and not dampening >= 0:
+    if not callable(dampening) and not (
+        errors.is_finite(dampening) and dampening >= 0
+    ):
         raise errors.ConfigError(
-            f"dampening is {dampening}: it cannot be below 0."
+            f"dampening is {dampening!r}: it must be a number, 0 or more, or "
+            "a function such as qgen_tf.CosineRise."
+        )
+
+
+def _require_functional(model: object) -> None:
+    compat.require_legacy(model)
+    if not getattr(model, "_is_graph_network", False):
+        raise errors.ModelError(
+            f"{model.name!r} is not a Functional model: build it with "  # type: ignore
+            "keras.Model(inputs, outputs)."
         )
 
 

@@ -17,41 +17,31 @@ It is the only interface between training, measuring, export and study:
       seconds.json        that each stage took, where a sweep ran it
       failure.json        why the last attempt of a sweep failed
       backup/             the newest epoch, while training runs
-      .lock               names the process that writes
+      .lock, .export.lock name the processes that write
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator
+import reprlib
 from typing import Any
 
 import ml_collections
 
 from qgen_tf import errors
-from qgen_tf.config import default_config
+from qgen_tf.config import check_values, default_config
 from qgen_tf.quantization import FLOAT_BITS
-from qgen_tf.training import strategies
+from qgen_tf.training import json_files, strategies
 from qgen_tf.training.locks import lock
+from qgen_tf.training.writing import atomic_path, leftovers
 
 TRAINED_FILE = "train.json"
-
-_UNWRITABLE = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+BACKUP_FOLDER = "backup"
+LOCK_FILE = ".lock"
 
 _DETERMINING = ("seed", "dataset", "model", "training", "quantization")
 
@@ -103,7 +93,22 @@ def run_path(
     """Returns where the run of a config is, or will be."""
     content = json.dumps(_determining(config), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-    return pathlib.Path(workdir) / f"{config.name}-{label(config)}-{digest}"
+    return _path(workdir) / f"{config.name}-{label(config)}-{digest}"
+
+
+def is_finished(path: str | os.PathLike[str]) -> bool:
+    """Whether a training has ended, and what it no longer needs is removed."""
+    files = {file.name for file in pathlib.Path(path).glob("*")}
+    return TRAINED_FILE in files and BACKUP_FOLDER not in files
+
+
+def _path(folder: str | os.PathLike[str]) -> pathlib.Path:
+    if not isinstance(folder, str | os.PathLike):
+        raise errors.RunDirectoryError(
+            f"{reprlib.repr(folder)} is no path of a folder: pass text, such "
+            "as 'runs'."
+        )
+    return pathlib.Path(folder)
 
 
 class RunDirectory:
@@ -119,7 +124,7 @@ class RunDirectory:
         Raises:
           RunDirectoryError: there is no run at `path`.
         """
-        self.path = pathlib.Path(path)
+        self.path = _path(path)
         if not (self.path / "config.json").is_file():
             raise errors.RunDirectoryError(
                 f"{self.path} is not a run directory: it has no config.json; "
@@ -158,14 +163,17 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "config.json").exists():
-                if any(path.iterdir()):
+                # a process may have begun just now, or been killed then
+                begun = leftovers(path / "config.json")
+                if {*path.iterdir()} - {*begun, path / LOCK_FILE}:
                     raise errors.RunDirectoryError(
                         f"{path} has files but no config.json: it is not a run "
                         "of this project; move it away or choose another "
                         "--workdir."
                     )
-                with atomic_path(path / "config.json") as target:
-                    target.write_text(json.dumps(content, indent=2) + "\n")
+                with lock(path / LOCK_FILE):
+                    with atomic_path(path / "config.json") as target:
+                        target.write_text(json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise errors.RunDirectoryError(
                 f"cannot write the run directory {path}: {error.strerror}; "
@@ -179,11 +187,13 @@ class RunDirectory:
         Fields that are newer than the run have their defaults, and so have
         those of `quantization` that a float model does not depend on.
         """
-        content = self.read_json("config.json")
         defaults = default_config().to_dict()
-        for section in ("dataset", "training", "quantization"):
-            content[section] = defaults[section] | content[section]
-        return ml_collections.ConfigDict(content)
+        with self.reading("config.json") as content:
+            for section in ("dataset", "training", "quantization"):
+                content[section] = defaults[section] | content[section]
+            config = ml_collections.ConfigDict(content)
+            _require_types(config)
+        return config
 
     @property
     def label(self) -> str:
@@ -197,7 +207,7 @@ class RunDirectory:
         """
         if not strategies.is_chief():
             return contextlib.nullcontext()
-        return lock(self.path / ".lock")
+        return lock(self.path / LOCK_FILE)
 
     @property
     def is_trained(self) -> bool:
@@ -212,24 +222,19 @@ class RunDirectory:
                 "the same config again; it resumes."
             )
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str) -> dict[str, Any]:
         """Returns the content of a JSON file of the run.
 
         Raises:
           RunDirectoryError: the file is missing or damaged.
         """
-        path = self.path / name
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
-            raise errors.RunDirectoryError(
-                f"{path} is missing: run the stage that writes it."
-            ) from None
-        except ValueError as error:
-            raise errors.RunDirectoryError(
-                f"{path} is damaged ({error}): delete it and run the stage "
-                "that writes it."
-            ) from error
+        return json_files.read(self.path / name)
+
+    def reading(
+        self, name: str
+    ) -> contextlib.AbstractContextManager[dict[str, Any]]:
+        """Gives that content to what takes it apart; see `json_files`."""
+        return json_files.reading(self.path / name)
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file of the run. NaN is refused."""
@@ -238,47 +243,10 @@ class RunDirectory:
             target.write_text(text)
 
 
-@contextlib.contextmanager
-def atomic_path(
-    path: pathlib.Path, *, num_bytes: int = 0
-) -> Iterator[pathlib.Path]:
-    """Gives a temporary path that becomes `path` if no exception is raised.
-
-    The suffixes are kept, because writers choose a format by them. What a
-    killed process left is cleared by the next one that writes the same file.
-    Of several workers, only the chief's file is kept.
-
-    Args:
-      path: of the file.
-      num_bytes: that must fit on the disk, which is found out first: HDF5 may
-        crash the process where a disk fills up.
-
-    Raises:
-      RunDirectoryError: the disk is full, or nothing may be written there.
-    """
-    if not strategies.is_chief():
-        path = strategies.scratch() / path.name
-    folder = path.parent / f".writing-{path.name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        if num_bytes:
-            _require_room(folder / "room", num_bytes)
-        yield folder / path.name
-        os.replace(folder / path.name, path)
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise errors.RunDirectoryError(
-            f"cannot write {path}: {os.strerror(error.errno)}; make room there "
-            "or choose another place with --workdir or --output."
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _require_room(path: pathlib.Path, num_bytes: int) -> None:
-    """Raises an OSError unless a file of that size can be written."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, num_bytes)
-    path.unlink()
+def _require_types(config: ml_collections.ConfigDict) -> None:
+    """Raises unless a config that was read is one that could be written."""
+    if missing := {"name", *_DETERMINING} - {*config}:
+        raise KeyError(*sorted(missing))
+    if not isinstance(config.model.name, str):
+        raise TypeError(f"model.name is {config.model.name!r}")
+    check_values(config)

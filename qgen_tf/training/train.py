@@ -12,13 +12,15 @@ import tensorflow as tf
 
 from qgen_tf import data, errors, measures, models
 from qgen_tf.compat import keras
-from qgen_tf.quantization import calibrate, quantize_model
+from qgen_tf.config import check_fields
+from qgen_tf.quantization import align, calibrate, quantize_model
 from qgen_tf.training import callbacks, optimizers, precision, strategies
 from qgen_tf.training.loss_target import LossTarget
 from qgen_tf.training.norms import reestimate_norms
 from qgen_tf.training.qat_model import CosineRise, QATModel, check_settings
 from qgen_tf.training.replicas import ReplicatedModel, even_batches
 from qgen_tf.training.run_directory import (
+    BACKUP_FOLDER,
     TRAINED_FILE,
     RunDirectory,
     atomic_path,
@@ -26,7 +28,12 @@ from qgen_tf.training.run_directory import (
     is_quantized,
     run_path,
 )
-from qgen_tf.training.saved_model import load_model, save_weights, scheme
+from qgen_tf.training.saved_model import (
+    digests,
+    load_model,
+    save_weights,
+    scheme,
+)
 
 _CALIBRATION_BATCH = 128
 # whose loss is held against `training.stop_at_loss`
@@ -110,6 +117,7 @@ def train(
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a ConfigError for settings that cannot be trained with."""
+    check_fields(config)
     quantization = config.quantization
     if is_quantized(config):
         scheme(config)
@@ -187,35 +195,31 @@ def _fit(
         )
         if strategies.num_replicas() > 1:
             stream = even_batches(stream, settings.batch_size)
-        compiled.fit(
-            stream,
-            epochs=stage.epochs,
-            initial_epoch=done,
-            steps_per_epoch=steps,
-            verbose=0,
-            callbacks=[
-                callbacks.EpochSeed(config.seed),
-                target,
-                backup,
-                *_progress(run.label, stage.epochs, steps, done),
-            ],
-        )
+        with callbacks.progress(
+            run.label, epochs=stage.epochs, steps=steps, done=done
+        ) as progress:
+            compiled.fit(
+                stream,
+                epochs=stage.epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps,
+                verbose=0,
+                callbacks=[
+                    callbacks.EpochSeed(config.seed),
+                    target,
+                    backup,
+                    *progress,
+                ],
+            )
     if teacher and stage.reestimate_norms:
         stream = splits.training_stream(
             batch_size=settings.batch_size, seed=config.seed, epochs=1
         )
         batches = math.ceil(stage.reestimate_norms / settings.batch_size)
         reestimate_norms(model, stream.take(batches))
+    if teacher:
+        align(model)
     _finish(run, model, splits, backup, target)
-
-
-def _progress(
-    title: str, epochs: int, steps: int, done: int
-) -> list[keras.callbacks.Callback]:
-    """Returns what shows progress: nothing, on all workers but the chief."""
-    if not strategies.is_chief():
-        return []
-    return [callbacks.ProgressBar(title, epochs=epochs, steps=steps, done=done)]
 
 
 def _loss_target(
@@ -297,6 +301,7 @@ def _finish(
             "parameters": model.count_params(),
             "epochs": len(backup.history),
             "stopped_at_loss": target.reached,
+            "sha256": digests(run),
         },
     )
     _remove_backup(run)
@@ -305,4 +310,4 @@ def _finish(
 def _remove_backup(run: RunDirectory) -> None:
     """Removes the newest epoch, which a killed process may have left."""
     if strategies.is_chief():
-        shutil.rmtree(run.path / "backup", ignore_errors=True)
+        shutil.rmtree(run.path / BACKUP_FOLDER, ignore_errors=True)

@@ -8,7 +8,7 @@ import pytest
 from qgen_tf import data, errors, training
 from qgen_tf.compat import keras
 from qgen_tf.measures import predictor
-from qgen_tf.quantization import quantization_report
+from qgen_tf.quantization import align, quantization_report
 from qgen_tf.training import callbacks
 from tests import tiny
 
@@ -160,6 +160,16 @@ def test_a_loaded_model_is_the_trained_one(twin, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         predictor(training.load_model(twin.path))(images), expected
     )
+
+
+@pytest.mark.parametrize("name", ["twin", "full"])
+def test_a_trained_twin_is_aligned(name, request):
+    model = training.load_model(request.getfixturevalue(name).path)
+    weights = model.get_weights()
+    moves = align(model)
+    assert len(moves) >= 4 and max(moves.values()) < 1e-3
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def _full_config():
