@@ -15,7 +15,7 @@ SOURCES := setup.cfg pyproject.toml
 .DELETE_ON_ERROR:
 .PHONY: help quickstart study-cifar10 study figures models device-arm64
 .PHONY: bench bench-accuracy bench-overhead bench-measures bench-tflite bench-sweep
-.PHONY: test fuzz lint docs clean
+.PHONY: test fuzz kill lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -84,8 +84,11 @@ bench-tflite: $(VENV)/installed ## throughput of files over the runtime's own
 bench-sweep: $(VENV)/installed ## how sweeps scale
 	$(BIN)/python -m benchmarks.sweep_scaling $(ARGS)
 
-fuzz: $(VENV)/installed-test ## damage .tflite files at random, for long
-	$(BIN)/python -m tests.export.fuzz --mutations=20000 $(ARGS)
+fuzz: $(VENV)/installed-test ## damage configs, runs, records and .tflite files
+	$(BIN)/python -m tests.fuzz --inputs=5000 $(ARGS)
+
+kill: $(VENV)/installed-test ## kill commands at random moments, for long
+	$(BIN)/python -m tests.faults.kill --kills=30 $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -165,7 +165,7 @@ def batches(path: str, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
         with contextlib.ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(path))
             arrays = [
-                _StoredArray(stack.enter_context(archive.open(f"{name}.npy")))
+                _StoredArray(stack.enter_context(_member(archive, name)))
                 for name in ("images", "labels", "outputs")
             ]
             count = arrays[0].shape[0]
@@ -176,6 +176,14 @@ def batches(path: str, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
                 yield tuple(array.read(size) for array in arrays)
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise BundleError(f"{path} is damaged: {error}.") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """Opens an array; one that would grow as it is read is refused."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{entry.filename} is compressed")
+    return archive.open(entry)
 
 
 class _StoredArray:

@@ -32,6 +32,7 @@ from qgen_tf.measures.generalization_gap import (
     gap_difference,
     generalization_gap,
 )
+from qgen_tf.measures.losses import ends_in_probabilities
 from qgen_tf.quantization import InferenceModel
 
 MARGIN = 0.5
@@ -165,15 +166,22 @@ def verify(
       progress: given a data set, yields its batches, as `tqdm.tqdm` does.
 
     Raises:
-      ConfigError: the margin is not positive.
+      ConfigError: the margin is not positive, or `progress` is no function.
       DataError: a data set has fewer than two examples, or is not of batches
         of images that fit the model and int labels of its classes.
-      ModelError: a loss is not finite, or there is no model.
+      ModelError: a loss is not finite, there is no model, or it ends in
+        probabilities.
       ExportError: the file cannot be run, or has other outputs than the model,
         or there is no deployed network.
     """
     require_margin(margin)
     require_deployed(network)
+    _require_logits(keras_model(model))
+    if not callable(progress):
+        raise errors.ConfigError(
+            f"progress is {progress!r}: pass a function such as tqdm.tqdm, or "
+            "leave it out."
+        )
     for dataset in (train, test, *([] if corrupted is None else [corrupted])):
         require_examples(dataset, keras_model(model))
     interpreter = Interpreter(
@@ -209,6 +217,15 @@ def verify(
         kernels=kernels,
         expand_low_bits=expand_low_bits,
     )
+
+
+def _require_logits(model: keras.Model) -> None:
+    if ends_in_probabilities(model):
+        raise errors.ModelError(
+            f"model {model.name!r} ends in probabilities, and the loss takes "
+            "logits: leave its last activation out, then train and export it "
+            "again."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

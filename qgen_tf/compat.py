@@ -83,8 +83,8 @@ def require_legacy(model: Any) -> None:
     """Raises unless `model` is a model or layer of legacy Keras.
 
     Raises:
-      errors.ModelError: it is of Keras 3, or no Keras object at all. The
-        message names the module of its class and the import to change.
+      errors.ModelError: it is of Keras 3, holds a model, or is no Keras object
+        at all. The message names the module of its class and what to change.
     """
     legacy = __getattr__("keras")
     if isinstance(model, legacy.layers.Layer):  # models are layers
@@ -97,6 +97,12 @@ def require_legacy(model: Any) -> None:
                 "cannot take: build it with `from qgen_tf.compat import keras` "
                 "instead of `import keras`."
             )
+    if isinstance(getattr(model, "model", None), legacy.Model):
+        raise errors.ModelError(
+            f"expected a model or layer of tf_keras, found a "
+            f"{type(model).__module__}.{type(model).__name__}, which holds "
+            "one: pass its `.model`."
+        )
     raise errors.ModelError(
         f"expected a model or layer of tf_keras, found a "
         f"{type(model).__module__}.{type(model).__name__}: build it with "

@@ -6,9 +6,40 @@ changes. The `ConfigDict` is locked: a field that does not exist is an error.
 
 from __future__ import annotations
 
+import functools
+import re
+import reprlib
+import sys
+from typing import Any
+
 import ml_collections
 
 from qgen_tf import errors
+
+_TYPES: dict[type, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    tuple: (tuple, list),
+}
+_WORDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a tuple",
+}
+# of these tuples each item is of one type
+_ITEMS = {
+    "measures.names": str,
+    "corruptions.kinds": str,
+    "corruptions.severities": int,
+}
+_LARGEST = {int: 2**31 - 1, float: sys.float_info.max}
+# what is larger asks for more memory or time than there is
+_LIMITS = {"dataset.image_size": 4096, "model": 2**14, "model.depth": 1024}
+_NAME = re.compile(r"\w[\w.+=@ -]{0,98}")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -148,24 +179,104 @@ def default_config() -> ml_collections.ConfigDict:
 def check_fields(config: ml_collections.ConfigDict) -> None:
     """Raises a ConfigError unless a config has every field and no other.
 
-    The fields of `model` depend on the model and are checked when it is built.
+    The arguments of `model` depend on the model: which there are is checked
+    when it is built. Values are checked as `check_values` does.
     """
-    wanted, found = _fields(default_config()), _fields(config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise errors.ConfigError(
+            f"the config is {type(config).__name__}: return what "
+            "qgen_tf.config.default_config() returns, with your changes."
+        )
+    wanted, found = (
+        {path for path in each if not _is_argument(path)}
+        for each in (_defaults(), _flat(config))
+    )
     if missing := sorted(wanted - found):
         raise errors.ConfigError(
             f"the config lacks {missing}: start it from "
             "qgen_tf.config.default_config()."
         )
     if unknown := sorted(found - wanted):
-        raise errors.ConfigError(f"the config has unknown fields {unknown}.")
+        raise errors.ConfigError(
+            f"the config has unknown fields {unknown}: remove them."
+        )
+    check_values(config)
 
 
-def _fields(config: ml_collections.ConfigDict, prefix: str = "") -> set[str]:
-    names = set()
+def check_values(config: ml_collections.ConfigDict) -> None:
+    """Raises a ConfigError for a value that no stage could take.
+
+    A value has the type of its default; a number is finite, not negative, and
+    not so large that memory or time would run out. Narrower ranges are known
+    to the stages. Fields that have no default, but those of `model`, are not
+    looked at.
+    """
+    defaults, values = _defaults(), _flat(config)
+    for path, default in defaults.items():
+        is_there = path in values or _is_argument(path)
+        if not is_there and path.split(".")[0] in config:
+            raise errors.ConfigError(
+                f"{path} is missing, or has fields of its own: write "
+                f"{_WORDS[type(default)]}."
+            )
+    for path, value in values.items():
+        if _is_argument(path):
+            _require_argument(path, value)
+        elif path in defaults and (path, value) != ("measures.names", "all"):
+            _require(path, value, type(defaults[path]))
+            for item in value if path in _ITEMS else ():
+                _require(path, item, _ITEMS[path])
+    if not _NAME.fullmatch(config.get("name", "unnamed")):
+        raise errors.ConfigError(
+            f"name is {reprlib.repr(config.name)}: folders are called after "
+            "it; write at most 99 letters, digits, spaces and signs of "
+            "-_.+=@, a letter or digit first."
+        )
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return _flat(default_config())
+
+
+def _is_argument(path: str) -> bool:
+    return path.startswith("model.") and path != "model.name"
+
+
+def _flat(
+    config: ml_collections.ConfigDict, prefix: str = ""
+) -> dict[str, Any]:
+    """Returns the path of each field, "dataset.name", and its value."""
+    values: dict[str, Any] = {}
     for name, value in config.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, ml_collections.ConfigDict) and path != "model":
-            names |= _fields(value, f"{path}.")
+        if isinstance(value, ml_collections.ConfigDict):
+            values |= _flat(value, f"{prefix}{name}.")
         else:
-            names.add(path)
-    return names
+            values[f"{prefix}{name}"] = value
+    return values
+
+
+def _require_argument(path: str, value: Any) -> None:
+    """Raises a ConfigError for what is no argument of any model."""
+    if isinstance(value, tuple | list):
+        for part in value:
+            _require_argument(path, part)
+    elif not isinstance(value, bool | str):
+        _require(path, value, int if isinstance(value, int) else float)
+
+
+def _require(path: str, value: Any, kind: type) -> None:
+    """Raises a ConfigError unless a value is of a kind, and within bounds."""
+    kinds, bounds = _TYPES[kind], ""
+    allowed = isinstance(value, kinds)
+    if kind in (int, float):
+        section = path.split(".")[0]
+        most = _LIMITS.get(path, _LIMITS.get(section, _LARGEST[kind]))
+        allowed = allowed and not isinstance(value, bool) and 0 <= value <= most
+        bounds = f" from 0 to {most}"
+        if most == sys.float_info.max:
+            bounds = ", finite and not negative"
+    if not allowed:
+        raise errors.ConfigError(
+            f"{path} is {reprlib.repr(value)}: write {_WORDS[kind]}{bounds}."
+        )

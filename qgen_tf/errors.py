@@ -4,6 +4,12 @@ Command-line programs print a `UserError` without a stack trace and exit with
 status 2.
 """
 
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
 
 class UserError(Exception):
     """A mistake that the user can mend; the message says how."""
@@ -31,3 +37,11 @@ class ExportError(UserError):
 
 class StackError(UserError):
     """TensorFlow, Keras and the like are in versions or an order that fail."""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a setting is a finite number: no text, no bool, not NaN."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    number: Any = value  # Real has no order
+    return -math.inf < number < math.inf

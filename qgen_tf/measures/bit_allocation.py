@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.hessian import LayerTrace, layer_traces
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.quantization import (
@@ -50,6 +51,7 @@ class BitSuggestion:
     predicted_loss_rise: float
 
 
+@typed
 def suggest_bits(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -219,8 +219,8 @@ def verdict(
 
 def require_margin(margin: float) -> None:
     """Raises a ConfigError unless the margin is positive and finite."""
-    if not 0.0 < margin < math.inf:
+    if not (errors.is_finite(margin) and margin > 0.0):
         raise errors.ConfigError(
-            f"margin is {margin}: set it to the largest difference of two "
+            f"margin is {margin!r}: set it to the largest difference of two "
             "gaps that counts as none, in points above 0, such as 0.5."
         )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations, sharing
-from qgen_tf.measures.arguments import keras_model
+from qgen_tf.measures.arguments import keras_model, typed
 from qgen_tf.measures.hessian import LayerTrace, traces_of
 from qgen_tf.measures.hessian_products import random_signs
 from qgen_tf.measures.losses import (
@@ -19,7 +19,7 @@ from qgen_tf.measures.losses import (
     cross_entropy,
     losses_of,
 )
-from qgen_tf.measures.objective import Objective
+from qgen_tf.measures.objective import Objective, of_numbers
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.weights import differentiated
 
@@ -114,7 +114,7 @@ class GaussNewton(Objective):
             self._seed.assign(
                 tf.random.experimental.stateless_fold_in([seed, probe], index)
             )
-            totals, *parts = self._squares(images, labels)
+            totals, *parts = of_numbers(self._squares(images, labels))
             count = int(totals[2])
             found = [part.numpy() / np.float32(count) for part in parts]
             if not all(np.isfinite(part).all() for part in found):
@@ -131,6 +131,7 @@ class GaussNewton(Objective):
 gauss_newton_of = sharing.remembered(GaussNewton)
 
 
+@typed
 def layer_gauss_newton_traces(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.stats
 
 from qgen_tf import errors
+from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.evaluate import Evaluation
 
 CONFIDENCE = 0.95
@@ -50,6 +51,7 @@ class GeneralizationGap:
     accuracy: Interval
 
 
+@typed
 def generalization_gap(
     train: Evaluation, test: Evaluation, *, seed: int = 0
 ) -> GeneralizationGap:
@@ -72,6 +74,7 @@ def generalization_gap(
     )
 
 
+@typed
 def gap_difference(
     ours: tuple[Evaluation, Evaluation],
     theirs: tuple[Evaluation, Evaluation],

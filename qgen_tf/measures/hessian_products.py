@@ -13,7 +13,7 @@ from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import sharing
 from qgen_tf.measures.losses import LossFn, losses_of
-from qgen_tf.measures.objective import Objective
+from qgen_tf.measures.objective import Objective, of_numbers
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.weights import differentiated, weight_name
 
@@ -129,7 +129,7 @@ class Hessian(Objective):
         ):
             empty = False
             self._set(vector)
-            totals, *parts = self._products(images, labels)
+            totals, *parts = of_numbers(self._products(images, labels))
             yield int(totals[2]), vector, self._mean([totals, *parts])
         if empty:
             raise errors.DataError("the data set to measure on is empty.")

@@ -99,14 +99,15 @@ def require_match(model: keras.Model, loss_fn: LossFn) -> None:
     """Raises a ConfigError if outputs are probabilities and the loss errs."""
     if not (isinstance(loss_fn, CrossEntropy) and loss_fn.from_logits):
         return
-    if _ends_in_probabilities(model):
+    if ends_in_probabilities(model):
         raise errors.ConfigError(
             f"model {model.name!r} ends in probabilities, and the loss takes "
             "logits: pass loss_fn=measures.CrossEntropy(from_logits=False)."
         )
 
 
-def _ends_in_probabilities(model: keras.Model) -> bool:
+def ends_in_probabilities(model: keras.Model) -> bool:
+    """Whether the last layer of a Functional model is a softmax or sigmoid."""
     tensor: Any = model.outputs[0] if getattr(model, "outputs", None) else None
     node = getattr(tensor, "node", None)
     if node is None:

@@ -168,20 +168,29 @@ class Objective:
           function: (images, labels) to three totals and a sum in the shape of
             each variable.
           variables: see there.
+
+        Returns:
+          The function, whose results have the number of NaN in the images at
+          their end: see `of_numbers`.
         """
         strategy = self._strategy
 
         def of_no_example():
             totals = tf.zeros(3, tf.float64)
-            return [totals, *(tf.zeros_like(v) for v in variables)]
+            slopes = (tf.zeros_like(v) for v in variables)
+            return [totals, *slopes, tf.constant(0, tf.int64)]
+
+        def of_examples(images, labels):
+            # max pooling and ReLU may swallow NaN
+            return [*function(images, labels), _num_nan(images)]
 
         def on_replica(images, labels):
             if strategy.num_replicas_in_sync == 1:
-                return function(images, labels)
+                return of_examples(images, labels)
             # a replica may get none of the last batch: kernels refuse that
             return tf.cond(
                 tf.size(labels) > 0,
-                lambda: function(images, labels),
+                lambda: of_examples(images, labels),
                 of_no_example,
             )
 
@@ -217,8 +226,35 @@ class Objective:
                 terms = [a + b for a, b in zip(total, terms, strict=True)]
             total = terms
         if total is None:
-            raise errors.DataError("the data set to measure on is empty.")
-        return total
+            raise errors.DataError(
+                "the data set to measure on is empty: pass one with examples."
+            )
+        return of_numbers(total)
+
+
+def of_numbers(terms: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns what `_compiled` gives, without the number of NaN at its end.
+
+    Raises:
+      DataError: it is not 0.
+    """
+    *sums, num_nan = terms
+    if num_nan.numpy():
+        raise errors.DataError(
+            "a batch of images holds NaN: mend the data set or its "
+            "preprocessing."
+        )
+    return sums
+
+
+def _num_nan(images: Any) -> tf.Tensor:
+    """Returns how many numbers of the images are NaN, int64."""
+    counts = [
+        tf.math.count_nonzero(tf.math.is_nan(part))
+        for part in tf.nest.flatten(images)
+        if part.dtype.is_floating
+    ]
+    return tf.add_n(counts) if counts else tf.constant(0, tf.int64)
 
 
 def _joined(batches: Sequence[Any], batch_size: int) -> list[Any]:

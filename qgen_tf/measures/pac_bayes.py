@@ -9,6 +9,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations, search, sharing
+from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
@@ -20,6 +21,7 @@ DZIUGAITE2020 = "dziugaite2020"
 _SCOUTS = 3  # noise draws that bisect
 
 
+@typed
 @sharing.remembered
 def pac_bayes_sigma(
     model: keras.Model,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.hessian import mean_and_error
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.noise import uniform_noise
@@ -68,6 +69,7 @@ class LossRise:
     measured: float
 
 
+@typed
 def loss_rises(
     model: keras.Model | InferenceModel,
     dataset: tf.data.Dataset,

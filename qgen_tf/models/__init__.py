@@ -58,8 +58,8 @@ def build(
       ConfigError: the name or an argument is unknown, or a value is refused.
     """
     arguments = dict(model_config)
-    name = arguments.pop("name")
-    if name not in MODELS:
+    name = arguments.pop("name", None)
+    if not isinstance(name, str) or name not in MODELS:
         raise errors.ConfigError(
             f"model.name {name!r} is unknown: choose one of {sorted(MODELS)}."
         )
@@ -79,7 +79,7 @@ def build(
     except (TypeError, ValueError) as error:
         raise errors.ConfigError(
             f"model {name!r} cannot be built from {arguments} for images of "
-            f"{input_shape}: {error}"
+            f"{input_shape}: {error}; see the arguments in its docstring."
         ) from error
 
 

@@ -292,6 +292,7 @@ def _kept(
     )
     path = folder / _EVALUATIONS_FILE
     try:
+        _require_stored(path)
         with path.open("rb") as content, np.load(content) as arrays:
             (train, test), file = (
                 [
@@ -306,6 +307,7 @@ def _kept(
     except (
         EOFError,
         KeyError,
+        MemoryError,
         OSError,
         ValueError,
         zipfile.BadZipFile,
@@ -314,3 +316,11 @@ def _kept(
             f"{path} is damaged or missing ({error}): make the bundle again."
         ) from error
     return manifest, (train, test), (file[0], file[1])
+
+
+def _require_stored(path: pathlib.Path) -> None:
+    """Raises a ValueError for arrays that would grow as they are read."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{entry.filename} is compressed")

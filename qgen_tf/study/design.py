@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +14,10 @@ import ml_collections
 import numpy as np
 
 from qgen_tf import errors, training
+from qgen_tf.config import check_values
 from qgen_tf.study import distorting, measuring
+
+_MOST_COMBINATIONS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +52,7 @@ def trials(
     Raises:
       UserError: a setting of any trial is wrong.
     """
+    check_values(config)
     measuring.names_of(config.measures)
     distorting.check(config.corruptions, config.dataset)
     planned: dict[pathlib.Path, Trial] = {}
@@ -70,12 +75,15 @@ def _float_configs(
 ) -> list[ml_collections.ConfigDict]:
     """Returns the config of each float model, in random order."""
     fields = [_axis(config, axis) for axis in config.sweep.axes]
+    total = math.prod(len(values) for _, values in fields)
+    if total > _MOST_COMBINATIONS:
+        raise errors.ConfigError(
+            f"sweep.axes has {total} combinations, of at most "
+            f"{_MOST_COMBINATIONS}: name fewer values."
+        )
     combinations = list(itertools.product(*(values for _, values in fields)))
     first, number = config.sweep.first, config.sweep.num_combinations
-    if (
-        min(first, number) < 0
-        or not first + number <= len(combinations) > first
-    ):
+    if not first + number <= len(combinations) > first:
         raise errors.ConfigError(
             f"sweep.first is {first} and sweep.num_combinations {number}, but "
             f"there are {len(combinations)} combinations."
@@ -98,8 +106,12 @@ def _axis(
     """Returns a field and its values."""
     try:
         name, values = axis
+        if isinstance(values, str):  # whose letters are no values
+            raise TypeError
         values = tuple(values)
-        _with(config, {name: values[0]})
+        part, field = _place(config.copy_and_resolve_references(), name)
+        for value in (values[0], *values):
+            part[field] = value  # of the type that it has
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         raise errors.ConfigError(
             f"sweep.axes has {axis!r}: write a field of the config and its "
@@ -113,21 +125,32 @@ def _with(
 ) -> ml_collections.ConfigDict:
     changed = training.float_config(config)
     for path, value in values.items():
-        *sections, field = path.split(".")
-        part = changed
-        for name in sections:
-            part = part[name]
-        if field not in part:
-            raise KeyError(path)  # it would have no effect
+        part, field = _place(changed, path)
         part[field] = value
     return changed
+
+
+def _place(
+    config: ml_collections.ConfigDict, path: str
+) -> tuple[ml_collections.ConfigDict, str]:
+    """Returns the section of a field, and its name there."""
+    *sections, field = path.split(".")
+    for name in sections:
+        config = config[name]
+    if field not in config:
+        raise KeyError(path)  # it would have no effect
+    return config, field
 
 
 def _twins(
     config: ml_collections.ConfigDict,
 ) -> list[ml_collections.ConfigDict]:
     for bits in config.twins:
-        if len(bits) != 2 or not all(isinstance(bit, int) for bit in bits):
+        if (
+            not isinstance(bits, tuple | list)
+            or len(bits) != 2
+            or not all(isinstance(bit, int) for bit in bits)
+        ):
             raise errors.ConfigError(
                 f"twins has {bits!r}: write pairs (weight_bits, "
                 "activation_bits), such as ((8, 8), (4, 8))."

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from qgen_tf import errors
 from qgen_tf.study import guidance_text
 from qgen_tf.study.guidance_text import CANNOT_TELL, LARGER, QUALIFIES
 from qgen_tf.study.statistics import evidence, paired
@@ -107,7 +108,17 @@ def recommend(
 
     Raises:
       ConfigError: margin or confidence is out of range.
+      DataError: these are no records.
     """
+    if not isinstance(records, pd.DataFrame):
+        raise errors.DataError(
+            f"the records are {type(records).__name__}: pass what "
+            "qgen_tf.study.load returns."
+        )
+    if not errors.is_finite(confidence):
+        raise errors.ConfigError(
+            f"confidence is {confidence!r}: write a number, such as 0.95."
+        )
     settings = Settings(margin, confidence)
     try:
         candidates = _candidates(records, settings)
@@ -228,6 +239,7 @@ def _sampling_error(pairs: pd.DataFrame, column: str) -> float:
         for size, accuracy in accuracies.items():
             count = pairs[size].iloc[0]
             share = (accuracy / 100.0 * count + 2.0) / (count + 4.0)
+            share = min(max(share, 0.0), 1.0)  # test and gap may disagree
             variance += 100.0**2 * share * (1.0 - share) / (count + 4.0)
     return math.sqrt(variance)
 

@@ -30,31 +30,35 @@ def record(run: RunDirectory) -> dict[str, Any]:
     Raises:
       RunDirectoryError: a file of the run is missing or damaged.
     """
-    measured = run.read_json(measuring.MEASURES_FILE)
-    verified = run.read_json(exporting.VERIFICATION_FILE)
+    row = _identity(run)
+    with run.reading(measuring.MEASURES_FILE) as measured:
+        row |= {
+            **_outcomes(measured, measured["gap"]),
+            **_measures(measured),
+        }
+    with run.reading(exporting.VERIFICATION_FILE) as verified:
+        row |= {
+            **_outcomes(verified, verified["tflite_gap"], "file_"),
+            **_verification(verified),
+        }
     return {
-        **_identity(run),
-        **_outcomes(measured, measured["gap"]),
-        **_outcomes(verified, verified["tflite_gap"], "file_"),
-        **_verification(verified),
-        **_measures(measured),
+        **row,
         **_corruptions(run, measured, verified),
-        **{
-            f"seconds_{stage}": seconds
-            for stage, seconds in optional(run, SECONDS_FILE).items()
-        },
+        **_seconds(run),
     }
 
 
 def _identity(run: RunDirectory) -> dict[str, Any]:
-    config, facts = run.config, run.read_json(TRAINED_FILE)
+    config = run.config
     training, bits = config.training, config.quantization
-    # as it was written: fields that are newer would change the name
-    written = ml_collections.ConfigDict(run.read_json("config.json"))
+    with run.reading("config.json") as content:
+        # as it was written: fields that are newer would change the name
+        written = ml_collections.ConfigDict(content)
+        twin_of = run_path("", float_config(written)).name
     return {
         "run": run.path.name,
         "name": config.name,
-        "twin_of": run_path("", float_config(written)).name,
+        "twin_of": twin_of,
         "dataset": config.dataset.name,
         "model": config.model.name,
         **{
@@ -69,17 +73,22 @@ def _identity(run: RunDirectory) -> dict[str, Any]:
         "augmentation": augmentation_label(config.dataset),
         "seed": config.seed,
         "stop_at_loss": training.stop_at_loss,
-        "num_train": facts["num_train"],
-        "num_test": facts["num_test"],
-        "parameters": facts["parameters"],
+        **_facts(run),
         "quantizer": bits.quantizer if is_quantized(config) else None,
         "bits": label(config),
         "weight_bits": bits.weight_bits,
         "activation_bits": bits.activation_bits,
-        "epochs": facts["epochs"],
-        # runs of earlier versions do not say
-        "stopped_at_loss": facts.get("stopped_at_loss"),
     }
+
+
+def _facts(run: RunDirectory) -> dict[str, Any]:
+    names = ("num_train", "num_test", "parameters", "epochs")
+    with run.reading(TRAINED_FILE) as facts:
+        return {
+            **{name: facts[name] for name in names},
+            # runs of earlier versions do not say
+            "stopped_at_loss": facts.get("stopped_at_loss"),
+        }
 
 
 def augmentation_label(dataset: ml_collections.ConfigDict) -> str:
@@ -160,17 +169,22 @@ def _measures(measured: dict[str, Any]) -> dict[str, Any]:
 def _corruptions(
     run: RunDirectory, measured: dict[str, Any], verified: dict[str, Any]
 ) -> dict[str, float]:
-    row = {}
-    for found in optional(run, CORRUPTIONS_FILE).get("sets", ()):
-        name = f"corrupted_{found['kind']}_{found['severity']}"
-        for prefix, clean in (("", measured), ("file_", verified)):
-            for what, gap in (("accuracy", "gap"), ("loss", "loss_gap")):
-                value = found[f"{prefix}{what}"]
-                row[f"{prefix}{name}_{what}"] = value
-                row[f"{prefix}{name}_{gap}"] = clean["train"][what] - value
+    row: dict[str, float] = {}
+    if not (run.path / CORRUPTIONS_FILE).exists():
+        return row
+    with run.reading(CORRUPTIONS_FILE) as distorted:
+        for found in distorted["sets"]:
+            name = f"corrupted_{found['kind']}_{found['severity']}"
+            for prefix, clean in (("", measured), ("file_", verified)):
+                for what, gap in (("accuracy", "gap"), ("loss", "loss_gap")):
+                    value = found[f"{prefix}{what}"]
+                    row[f"{prefix}{name}_{what}"] = value
+                    row[f"{prefix}{name}_{gap}"] = clean["train"][what] - value
     return row
 
 
-def optional(run: RunDirectory, name: str) -> dict[str, Any]:
-    """Returns the content of a JSON file that a run may lack, or {}."""
-    return run.read_json(name) if (run.path / name).exists() else {}
+def _seconds(run: RunDirectory) -> dict[str, float]:
+    if not (run.path / SECONDS_FILE).exists():
+        return {}
+    with run.reading(SECONDS_FILE) as seconds:
+        return {f"seconds_{stage}": value for stage, value in seconds.items()}

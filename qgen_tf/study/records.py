@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import pathlib
+import reprlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from qgen_tf import errors
-from qgen_tf.study import exporting, measuring, schema
+from qgen_tf.measures import LayerNoise
+from qgen_tf.study import (
+    exporting,
+    measuring,
+    plausibility,
+    record_files,
+    schema,
+)
 from qgen_tf.study.distorting import CORRUPTIONS_FILE
-from qgen_tf.study.record import optional, record
-from qgen_tf.study.statistics import neighbours
-from qgen_tf.training import RunDirectory, atomic_path, is_quantized
+from qgen_tf.study.record import record
+from qgen_tf.training import (
+    RunDirectory,
+    atomic_path,
+    is_quantized,
+    json_files,
+)
 
 PARQUET_FILE = "records.parquet"
 CSV_FILE = "records.csv"
@@ -28,20 +38,54 @@ _NAMED = 5
 
 
 def frame(runs: Sequence[RunDirectory]) -> pd.DataFrame:
-    """Returns one row for each run; see `record` and `schema`."""
-    return schema.fit(pd.DataFrame([record(run) for run in runs]))
+    """Returns one row for each run; see `record` and `schema`.
+
+    Raises:
+      RunDirectoryError: a file of a run is missing or damaged.
+    """
+    rows = [record(run) for run in runs]
+    try:
+        return _fitted(rows)
+    except errors.DataError:
+        for run, row in zip(runs, rows, strict=True):
+            _require_fit(run, row)
+        raise
+
+
+def _fitted(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Returns records with the types of the schema, and values that can be."""
+    fitted = schema.fit(pd.DataFrame(rows))
+    plausibility.require_values(fitted)
+    return fitted
+
+
+def _require_fit(run: RunDirectory, row: dict[str, Any]) -> None:
+    """Raises an error that names the run unless its record fits the schema."""
+    try:
+        _fitted([row])
+    except errors.DataError as error:
+        raise errors.RunDirectoryError(
+            f"a file of {run.path} is damaged ({str(error).split(':')[0]}): "
+            "delete it and run the stage that writes it."
+        ) from error
 
 
 def noise(runs: Sequence[RunDirectory]) -> pd.DataFrame:
     """Returns one row for each run and quantized layer; see `LayerNoise`.
 
     Columns `run` and `bits` are as those of records.
+
+    Raises:
+      RunDirectoryError: a file of a run is missing or damaged.
     """
     rows = []
     for run in runs:
         names = {"run": run.path.name, "bits": run.label}
-        measured = run.read_json(measuring.MEASURES_FILE)
-        rows += [names | layer for layer in measured["noise"]]
+        with run.reading(measuring.MEASURES_FILE) as measured:
+            rows += [
+                names | vars(json_files.result(LayerNoise, layer))
+                for layer in measured["noise"]
+            ]
     return pd.DataFrame(rows)
 
 
@@ -59,14 +103,11 @@ def quantization(runs: Sequence[RunDirectory]) -> pd.DataFrame:
 
 
 def _quantization(run: RunDirectory) -> pd.DataFrame:
-    path = run.path / measuring.QUANTIZATION_FILE
-    try:
-        return pd.read_csv(path).assign(run=run.path.name, bits=run.label)
-    except (OSError, ValueError) as error:
-        raise errors.RunDirectoryError(
-            f"{path} cannot be read ({error}): delete "
-            f"{measuring.MEASURES_FILE} beside it and measure the run again."
-        ) from error
+    table = record_files.table(
+        run.path / measuring.QUANTIZATION_FILE,
+        f"delete {measuring.MEASURES_FILE} beside it and measure the run again",
+    )
+    return table.assign(run=run.path.name, bits=run.label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +149,9 @@ def survey(workdir: str | os.PathLike[str], name: str = "") -> Found:
     found = Found([], {})
     for path in sorted(pathlib.Path(workdir).glob("*/config.json")):
         run = RunDirectory(path.parent)
-        if name not in ("", run.read_json(path.name)["name"]):
+        with run.reading(path.name) as content:
+            is_other = name not in ("", content["name"])
+        if is_other:
             continue
         if lacks := _lacks(run):
             found.unfinished[run.path.name] = lacks
@@ -136,10 +179,13 @@ def _lacks(run: RunDirectory) -> str:
         return "not measured"
     if not exporting.is_readable(run.path):
         return "not verified"
-    if distorted := optional(run, CORRUPTIONS_FILE):
-        verified = run.read_json(exporting.VERIFICATION_FILE)
-        if distorted["sha256"] != verified["sha256"]:
-            return "corrupted test sets are of another file"
+    if (run.path / CORRUPTIONS_FILE).exists():
+        with (
+            run.reading(CORRUPTIONS_FILE) as distorted,
+            run.reading(exporting.VERIFICATION_FILE) as verified,
+        ):
+            if distorted["sha256"] != verified["sha256"]:
+                return "corrupted test sets are of another file"
     return ""
 
 
@@ -189,6 +235,13 @@ def load(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
+    if not isinstance(paths, Sequence) or not all(
+        isinstance(path, (str, os.PathLike)) for path in paths
+    ):
+        raise errors.DataError(
+            f"the records are {reprlib.repr(paths)}: pass the path of a file "
+            "or a folder, or a list of paths."
+        )
     parts = [_read(pathlib.Path(path)) for path in paths]
     if not parts:
         raise errors.DataError("there are no records: pass at least one path.")
@@ -201,51 +254,7 @@ def _read(path: pathlib.Path) -> pd.DataFrame:
         if found.warning:
             warnings.warn(found.warning, stacklevel=3)
         return frame(found.finished)
-    readers = {".parquet": _read_parquet, ".csv": _read_csv}
-    if path.suffix not in readers:
-        raise errors.DataError(
-            f"{path} is no file of records: pass a .parquet or .csv file that "
-            "qgen-report wrote, or a folder of run directories."
-        )
-    try:
-        records = readers[path.suffix](path)
-        _require_names(records)
-    except (OSError, ValueError, pa.ArrowException, errors.DataError) as error:
-        reason = " ".join(str(error).split())
-        raise errors.DataError(f"{path} cannot be read: {reason}") from error
-    return records
-
-
-def _require_names(records: pd.DataFrame) -> None:
-    """Raises a DataError unless each run is the name of a folder."""
-    neighbours.require_columns(records, ["run"])
-    for name in records["run"].fillna(""):
-        if pathlib.PurePath(name).name != name or name in ("", ".."):
-            raise errors.DataError(
-                f"{name!r} is no name of a run: write the file again with "
-                "qgen-report."
-            )
-
-
-def _read_parquet(path: pathlib.Path) -> pd.DataFrame:
-    table = pq.ParquetFile(path).read()
-    return schema.fit(table.to_pandas(ignore_metadata=True))
-
-
-def _read_csv(path: pathlib.Path) -> pd.DataFrame:
-    """Unlike pandas, refuses rows that are cut short or too long."""
-    with path.open(newline="", encoding="utf-8") as file:
-        names = next(csv.reader(file), [])
-    text = pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types={name: pa.string() for name in names},
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    return schema.parse(text.to_pandas())
+    return record_files.read(path)
 
 
 def _merged(records: pd.DataFrame) -> pd.DataFrame:

@@ -155,11 +155,12 @@ _COSTS = (
     ),
 )
 
+# of every model; beside these come measures and costs, which vary
+ALWAYS = (*_IDENTITY, *_RESULTS)
 COLUMNS: dict[str, Column] = {
     column.name: column
     for column in (
-        *_IDENTITY,
-        *_RESULTS,
+        *ALWAYS,
         *(
             column
             for name, (unit, meaning) in MEASURES.items()

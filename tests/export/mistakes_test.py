@@ -9,6 +9,7 @@ import tensorflow as tf
 import export
 from export import sandbox
 from qgen_tf import errors, quantization
+from qgen_tf.compat import keras
 from tests import harness
 
 IMAGES, LABELS = (part[:12] for part in harness.digits())
@@ -150,3 +151,29 @@ def test_a_pattern_in_the_place_of_patterns():
     network = quantization.inference_model(_calibrated(scheme))
     with _told(errors.ExportError, r"pass a list, \['block1_\*'\]"):
         export.convert(network, allow_float="block1_*")
+
+
+def test_verify_of_probabilities():
+    logits = harness.tiny_nin()
+    outputs = keras.layers.Softmax()(logits.output)
+    model = keras.Model(logits.input, outputs, name="ended")
+    twin = quantization.quantize_model(model, harness.W8A8)
+    quantization.calibrate(twin, GOOD)
+    network = quantization.inference_model(twin)
+    for given in (model, twin):
+        with _told(
+            errors.ModelError, "'ended' ends in probabilities, .*: leave"
+        ):
+            export.verify(given, network, b"", GOOD, GOOD)
+
+
+@pytest.mark.parametrize("margin", ["a", None, -1, 0, np.nan, np.inf])
+def test_margins(deployed, margin):
+    with _told(errors.ConfigError, "margin is .*: set it to"):
+        export.verify(*deployed, GOOD, GOOD, margin=margin)
+
+
+@pytest.mark.parametrize("progress", [None, 3])
+def test_what_shows_no_progress(deployed, progress):
+    with _told(errors.ConfigError, f"progress is {progress}: pass a function"):
+        export.verify(*deployed, GOOD, GOOD, progress=progress)

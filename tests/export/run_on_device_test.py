@@ -264,9 +264,9 @@ def test_weights_of_low_bits_are_expanded(storage, tmp_path):
     assert bundles.run(folder)["test"]["different_outputs"] == 0
 
 
-def _npy(array):
+def _npy(array, save=np.savez):
     file = io.BytesIO()
-    np.savez(file, images=array, labels=array, outputs=array)
+    save(file, images=array, labels=array, outputs=array)
     return file.getvalue()
 
 
@@ -284,6 +284,12 @@ DAMAGES = {
     "objects": (
         lambda f: bundles.change(f, "test.npz", _npy(np.array([{}, {}]))),
         "an array is not of numbers",
+    ),
+    "grows as it is read": (
+        lambda f: bundles.change(
+            f, "test.npz", _npy(np.zeros(10**7), np.savez_compressed)
+        ),
+        "images.npy is compressed",
     ),
     "no examples": (
         lambda f: _replace(

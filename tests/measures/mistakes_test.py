@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from qgen_tf import errors, measures
 from qgen_tf.compat import keras
+from qgen_tf.measures import equivalence
 from qgen_tf.measures.objective import Objective
 from qgen_tf.quantization import (
     BitScheme,
@@ -141,6 +142,59 @@ def test_images_that_hold_nan(model):
     images[7, 0, 0, 0] = np.nan
     with _told(errors.DataError, "holds NaN: mend"):
         measures.evaluate(model, _batches(images, LABELS))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("average_sharpness", "l2_sharpness", "sam_sharpness"),
+        *("pac_bayes_sigma", "sharpness_alpha", "hessian_trace"),
+    ],
+)
+def test_measures_of_images_that_hold_nan(model, name):
+    images = IMAGES.copy()
+    images[7, 2, 2, 0] = np.nan  # which max pooling or a ReLU may swallow
+    with _told(errors.DataError, "holds NaN: mend"):
+        measures.MEASURES[name](model, _batches(images, LABELS))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("average_sharpness", {"seed": "a"}, "seed='a': write a whole number"),
+        ("average_sharpness", {"seed": -1}, "seed=-1: .* number, 0 or more"),
+        ("average_sharpness", {"sigma": None}, "sigma=None: write a number"),
+        ("average_sharpness", {"num_samples": 1.5}, "num_samples=1.5: write a"),
+        ("average_sharpness", {"adaptive": "no"}, "'no': write True or False"),
+        ("sam_sharpness", {"rho": [0.1]}, r"rho=\[0.1\]: write a number"),
+        ("sam_sharpness", {"m": True}, "m=True: write a whole number"),
+        ("linf_sharpness", {"num_steps": "a"}, "num_steps='a': write a whole"),
+        ("linf_sharpness", {"norm": []}, r"norm=\[\]: write a text"),
+        ("hessian_trace", {"num_probes": None}, "num_probes=None: write"),
+        ("pac_bayes_flatness", {"delta": "a"}, "delta='a': write a number"),
+        ("path_norm", {"point": 3}, "point=3: write a text"),
+    ],
+)
+def test_settings_of_the_wrong_type(model, name, settings, message):
+    with _told(errors.ConfigError, message):
+        measures.MEASURES[name](model, GOOD, **settings)
+
+
+def test_a_setting_may_be_of_numpy_or_left_open(model):
+    found = measures.worst_case_sharpness(
+        model, GOOD, rho=np.float32(0.25), num_steps=np.int64(1), seed=3, m=None
+    )
+    same = measures.worst_case_sharpness(
+        model, GOOD, rho=0.25, num_steps=1, seed=3
+    )
+    assert found.value == same.value
+
+
+@pytest.mark.parametrize("margin", ["a", None, [1], np.nan, -1, 0, True])
+def test_margins(model, margin):
+    found = measures.evaluate(model, GOOD)
+    with _told(errors.ConfigError, "margin is .*: set it to"):
+        equivalence.accuracy_equivalence(found, found, margin=margin)
 
 
 def test_a_model_stands_for_its_predictor(twin):

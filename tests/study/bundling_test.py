@@ -2,6 +2,7 @@
 
 import base64
 import importlib.metadata
+import io
 import json
 import shutil
 import subprocess
@@ -243,7 +244,13 @@ def test_a_result_of_other_examples_is_refused(bundled, tmp_path):
         bundling.compare(run_dir, path)
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
+def _compressed():
+    file = io.BytesIO()
+    np.savez_compressed(file, trained_train_losses=np.zeros(10**7))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None, _compressed()])
 def test_damaged_evaluations_are_refused(bundled, tmp_path, damage):
     run_dir, _, result = bundled
     copy = shutil.copytree(run_dir, tmp_path / run_dir.name)

@@ -61,7 +61,9 @@ def test_parts_are_of_the_same_order(tmp_path):
     assert seeds(seed=1) != every
 
 
-@pytest.mark.parametrize("twins", [((8,),), (("8", "8"),), ((8, 8, 8),)])
+@pytest.mark.parametrize(
+    "twins", [((8,),), (("8", "8"),), ((8, 8, 8),), (8, 8), ("w4",)]
+)
 def test_twins_must_be_pairs_of_numbers(twins, tmp_path):
     with pytest.raises(errors.ConfigError, match="write pairs"):
         design.trials(_config(twins=twins), tmp_path)
@@ -76,6 +78,7 @@ def test_twins_must_be_pairs_of_numbers(twins, tmp_path):
         ("seed", 3),
         ("training.rate", (1.0,)),
         ("seed", ("one",)),
+        ("model.name", "nin"),
         (("seed",), (1,)),
     ],
 )
@@ -92,9 +95,14 @@ def test_axes_must_be_fields_and_values(axis, tmp_path):
         ({"axes": (("seed", (1, 1)),)}, "twice"),
         ({"axes": (("training.epochs", (1, 0)),)}, "training.epochs is 0"),
         ({"axes": (("seed", (1,)),), "num_combinations": 2}, "there are 1"),
-        ({"num_combinations": -1}, "there are 1"),
-        ({"first": -1}, "there are 1"),
+        ({"num_combinations": -1}, "num_combinations is -1: write a whole"),
+        ({"first": -1}, "sweep.first is -1: write a whole number"),
         ({"first": 1}, "there are 1"),
+        ({"axes": (("seed", (-1,)),)}, "seed is -1: write a whole number"),
+        (
+            {"axes": (("seed", tuple(range(50_001))), ("model.depth", (1, 2)))},
+            "100002 combinations, of at most 100000",
+        ),
     ],
 )
 def test_a_design_that_cannot_be_run_is_refused(changes, message, tmp_path):

@@ -1,5 +1,6 @@
 """Records: rows of run directories, their files, and what is refused."""
 
+import json
 import subprocess
 import sys
 
@@ -255,6 +256,39 @@ def test_a_damaged_run_is_named(runs):
         records.record(runs[0])
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("measures.json gap accuracy value", "big", "'gap' of the records"),
+        ("measures.json gap accuracy", None, "measures.json is damaged"),
+        ("measures.json train accuracy", 1e9, "'train_accuracy' of the record"),
+        ("measures.json measures", [1], "measures.json is damaged"),
+        ("measures.json noise", [{"layer": "a"}], "measures.json is damaged"),
+        ("export/verification.json margin", 3, ""),
+        ("export/verification.json difference", 3, "verification.json is dama"),
+        ("config.json dataset flip", "no", "config.json is damaged .*flip is"),
+        ("config.json name", "../x", "config.json is damaged .*name is"),
+        ("config.json model", 3, "config.json is damaged"),
+        ("config.json seed", None, "config.json is damaged .*seed is None"),
+        ("train.json epochs", {}, "'epochs' of the records"),
+    ],
+)
+def test_a_file_with_another_content_is_named(runs, path, value, message):
+    file, *fields = path.split()
+    content = part = runs[1].read_json(file)
+    for field in fields[:-1]:
+        part = part[field]
+    part[fields[-1]] = value
+    (runs[1].path / file).write_text(json.dumps(content))
+    if not message:  # a field that nobody reads
+        records.frame(runs)
+        return
+    with pytest.raises(errors.RunDirectoryError, match=message) as found:
+        records.frame(runs)
+        records.noise(runs)
+    assert str(runs[1].path) in str(found.value)
+
+
 def test_files_hold_what_the_runs_say(runs, tmp_path):
     fake_runs.distort(runs[1])
     frame = records.frame(runs)
@@ -275,12 +309,20 @@ def test_files_hold_what_the_runs_say(runs, tmp_path):
 
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]))
+_BITS = st.integers(1, 32)
+_POINTS = st.none() | st.floats(0.0, 100.0)
 _VALUES = {
     schema.TEXT: st.none() | _TEXT,
-    schema.NUMBER: st.none() | st.floats(allow_nan=False),
-    schema.COUNT: st.integers(-(2**63), 2**63 - 1),
+    schema.NUMBER: st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    schema.COUNT: st.integers(0, 2**63 - 1),
     schema.FLAG: st.none() | st.booleans(),
 }
+
+
+def _values(column):
+    if column.name.endswith("_bits"):
+        return _BITS
+    return _POINTS if column.unit == "points" else _VALUES[column.kind]
 
 
 @hypothesis.given(data=st.data(), num_rows=st.integers(1, 4))
@@ -302,7 +344,7 @@ def test_both_files_give_back_any_records(tmp_path, data, num_rows):
             name: pd.Series(
                 data.draw(
                     st.lists(
-                        _VALUES[schema.describe(name).kind],
+                        _values(schema.describe(name)),
                         min_size=num_rows,
                         max_size=num_rows,
                     )

@@ -63,7 +63,8 @@ def write(
     """
     folder = pathlib.Path(folder)
     views = report_views.split(frame)
-    lines = [f"# {', '.join(sorted(frame['name'].unique()))}", ""]
+    names = ", ".join(sorted(frame["name"].unique()))
+    lines = [f"# {_cell(names)}", ""]
     lines += _table("What was varied", report_tables.design(frame))
     for view in views:
         if len(views) > 1:
@@ -84,7 +85,8 @@ def _view(
     """Gives the lines of a view; its figures have names with the prefix."""
     verdicts = [verdict for verdict, _ in view["verdicts"]]
     yield from _table("The claims of the paper", _claims(verdicts))
-    yield from ["## Which bits to choose", "", view["recommended"].text, ""]
+    recommended = _cell(view["recommended"].text)
+    yield from ["## Which bits to choose", "", recommended, ""]
     for key, title in _TABLES.items():
         yield from _table(title, view[key])
     for heading, table in view["distorted"]:
@@ -117,12 +119,12 @@ def _table(title: str, table: pd.DataFrame | str) -> Iterator[str]:
         return
     yield from [f"## {title}", ""]
     if isinstance(table, str):
-        yield from [table, ""]
+        yield from [_cell(table), ""]
         return
     numbers = table.select_dtypes("number").columns
     cells = table.map(_cell)
     known = cells.loc[:, (cells != "").any()]
-    text = known.to_markdown(
+    text = known.rename(columns=_cell).to_markdown(
         index=False,
         disable_numparse=True,
         colalign=[
@@ -133,7 +135,9 @@ def _table(title: str, table: pd.DataFrame | str) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    return pages.text(value).replace("|", "\\|")
+    """Returns the text of a cell; of markup, emphasis is all that is left."""
+    text = " ".join(pages.text(value).split())
+    return text.replace("|", "\\|").replace("<", "\\<")
 
 
 def _figures(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from qgen_tf.study import plausibility
 from qgen_tf.study.reporting import (
     pages,
     report_runs,
@@ -79,8 +80,10 @@ def write(
       The path of the report.
 
     Raises:
-      UserError: the file cannot be written, or one of a run is damaged.
+      UserError: the file cannot be written, one of a run is damaged, or the
+        records lack a column.
     """
+    plausibility.require_columns(frame)
     path = pathlib.Path(folder) / FILE
     names = sorted(frame["name"].unique())
     design = report_tables.design(frame)

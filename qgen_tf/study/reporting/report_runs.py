@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qgen_tf.measures import LossRise
-from qgen_tf.study import measuring, records, trial
+from qgen_tf.study import measuring, record_files, records, trial
 from qgen_tf.study.reporting import (
     figures,
     landscape_figures,
@@ -19,9 +19,10 @@ from qgen_tf.study.reporting import (
     theory_figures,
 )
 from qgen_tf.study.statistics import paired
-from qgen_tf.training import RunDirectory
+from qgen_tf.training import RunDirectory, json_files
 
 _HISTORY_FILE = "history.csv"
+_FAILURE = ("stage", "reason")
 
 _NOISE = {
     "bits": "bits",
@@ -144,8 +145,10 @@ def _histories(
     """Returns a row for each run and epoch."""
     bits = frame.set_index("run")["bits"]
     parts = [
-        pd.read_csv(
-            run.path / _HISTORY_FILE, usecols=["epoch", "loss", "accuracy"]
+        record_files.table(
+            run.path / _HISTORY_FILE,
+            f"move {run.path} away and train it again",
+            numbers=["epoch", "loss", "accuracy"],
         ).assign(run=run.path.name, bits=bits[run.path.name])
         for run in runs
         if run.path.name in bits
@@ -156,8 +159,9 @@ def _histories(
 def _rises(runs: Sequence[RunDirectory]) -> list[LossRise]:
     """Returns what rounding costs the first float run that knows it."""
     for run in runs:
-        if found := run.read_json(measuring.MEASURES_FILE).get("rises"):
-            return [LossRise(**row) for row in found]
+        with run.reading(measuring.MEASURES_FILE) as measured:
+            if found := measured.get("rises"):
+                return [json_files.result(LossRise, row) for row in found]
     return []
 
 
@@ -174,12 +178,7 @@ def _failures(
         for path in sorted(folder.glob(f"*/{trial.FAILURE_FILE}")):
             run = RunDirectory(path.parent)
             if run.config.name in names:
-                failure = run.read_json(trial.FAILURE_FILE)
-                rows.append(
-                    {
-                        "run": run.path.name,
-                        "stage": failure["stage"],
-                        "reason": failure["reason"],
-                    }
-                )
+                with run.reading(trial.FAILURE_FILE) as failure:
+                    shown = {name: str(failure[name]) for name in _FAILURE}
+                rows.append({"run": run.path.name, **shown})
     return pd.DataFrame(rows) if rows else None

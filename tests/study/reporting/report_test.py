@@ -8,7 +8,12 @@ import pytest
 from qgen_tf import training
 from qgen_tf.measures import MEASURES
 from qgen_tf.study import exporting, measuring, records
-from qgen_tf.study.reporting import landscapes, report, report_views
+from qgen_tf.study.reporting import (
+    landscapes,
+    markdown,
+    report,
+    report_views,
+)
 from tests import tiny
 from tests.study.reporting import report_records
 
@@ -188,3 +193,23 @@ def test_two_thousand_models_make_a_small_page(tmp_path):
     assert len(frame) == 2000
     assert len(page) < 10e6
     assert "A row for each model would be too much" in _text(page)
+
+
+_HOSTILE = "<img src=x onerror=alert(1)>'\"&|`](javascript:x)"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_text_of_records_is_no_html(tmp_path, suffix):
+    columns = ("name", "model", "dataset", "optimizer", "quantizer", "verdict")
+    frame = report_records.records(num_floats=1)
+    bits = frame["bits"].replace("w2a8", _HOSTILE)
+    frame = frame.assign(bits=bits, **dict.fromkeys(columns, _HOSTILE))
+    records.write(frame, tmp_path)
+    loaded = records.load(tmp_path / f"records.{suffix}")
+    assert (loaded["model"] == _HOSTILE).all()
+    page = _write(loaded, tmp_path)
+    assert "<img src=x" not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") > len(columns)
+    text = markdown.write(loaded, [], tmp_path).read_text()
+    assert text.count("<img") > len(columns)
+    assert not re.search(r"(?<!\\)<img", text)

@@ -1,0 +1,1 @@
+"""Damages what users and other machines hand in; see `__main__`."""
