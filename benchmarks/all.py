@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
-import subprocess
 import sys
-import time
-from typing import Any
 
 from absl import flags
 
-from benchmarks import document, machine
-from benchmarks.rows import write_json
+from benchmarks import document, parts
 from qgen_tf import errors
 from qgen_tf.cli import program
 
@@ -50,69 +45,15 @@ _BREVITAS_PYTHON = flags.DEFINE_string(
     "brevitas_python", None, "a Python that has Brevitas."
 )
 
-# part -> its arguments, and those of a quick run
-_COMMANDS = {
-    "startup": (
-        ["benchmarks.startup", "--rounds=5"],
-        ["benchmarks.startup", "--rounds=2"],
-    ),
-    "qat_overhead": (
-        ["benchmarks.qat_overhead", "--batch_size=128", "--rounds=15"],
-        ["benchmarks.qat_overhead", "--batch_size=32", "--rounds=5"],
-    ),
-    "measures": (
-        ["benchmarks.measures"],
-        ["benchmarks.measures", "--num_examples=256"],
-    ),
-    **{
-        f"tflite_{model}": (
-            [
-                *("benchmarks.tflite_throughput", f"--model={model}"),
-                *(f"--examples={examples}", "--rounds=9"),
-            ],
-            [
-                *("benchmarks.tflite_throughput", f"--model={model}"),
-                *(f"--examples={examples // 4}", "--rounds=5"),
-                "--batch_sizes=16,64",
-            ],
-        )
-        for model, examples in (
-            *(("nin", 8192), ("resnet20", 2048), ("mobilenet_v2", 1024)),
-        )
-    },
-    "input_pipeline": tuple(
-        [
-            *("benchmarks.input_pipeline", "--dataset=digits"),
-            *("--enlarge=375", "--model=resnet18", "--batch_size=16"),
-            *sizes,
-        ]
-        for sizes in (
-            ["--steps=2", "--rounds=7"],
-            ["--steps=1", "--rounds=3", "--stream_images=128"],
-        )
-    ),
-    "norms": (
-        ["benchmarks.norms", "--examples=64", "--rounds=9"],
-        ["benchmarks.norms", "--examples=16", "--rounds=3"],
-    ),
-    "sweep_scaling": (
-        ["benchmarks.sweep_scaling", "--trials=2", "--epochs=300"],
-        [
-            *("benchmarks.sweep_scaling", "--parts=many"),
-            "--fake_trials=400",
-        ],
-    ),
-}
-
 
 def commands() -> dict[str, list[str]]:
     """Returns the arguments of Python for each part that is asked for."""
-    names = _PARTS.value or list(_COMMANDS)
-    if unknown := sorted(set(names) - set(_COMMANDS)):
+    names = _PARTS.value or list(parts.COMMANDS)
+    if unknown := sorted(set(names) - set(parts.COMMANDS)):
         raise errors.ConfigError(
-            f"--parts has {unknown}: choose from {list(_COMMANDS)}."
+            f"--parts has {unknown}: choose from {list(parts.COMMANDS)}."
         )
-    chosen = {name: list(_COMMANDS[name][_QUICK.value]) for name in names}
+    chosen = {name: list(parts.COMMANDS[name][_QUICK.value]) for name in names}
     if "qat_overhead" in chosen:
         contenders = ["w4a4", "w8a8", "tfmot"]
         for peer, python in (
@@ -126,46 +67,11 @@ def commands() -> dict[str, list[str]]:
     return chosen
 
 
-def measure(name: str, command: list[str], folder: pathlib.Path) -> Any:
-    """Returns what a part has found, run unless it was before.
-
-    Args:
-      name: of the part.
-      command: arguments of Python.
-      folder: of the results.
-
-    Returns:
-      What `rows.finish` wrote, with the command, the seconds it took and the
-      cores that were busy before; None if it failed.
-    """
-    path = folder / f"{name}.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found["command"] == command:
-            return found
-    print(f"\n{name}: python -m {' '.join(command)}", flush=True)
-    scratch = folder / f"{name}.new"
-    busy, begun = machine.busy_cores(), time.monotonic()
-    process = subprocess.run(
-        [sys.executable, "-m", *command, f"--output={scratch}"], check=False
-    )
-    if process.returncode:
-        return None
-    found = json.loads(scratch.read_text()) | {
-        "command": command,
-        "seconds": time.monotonic() - begun,
-        "busy": busy,
-    }
-    write_json(path, found)
-    scratch.unlink()
-    return found
-
-
 def _main() -> None:
     folder = pathlib.Path(_FOLDER.value)
     folder.mkdir(parents=True, exist_ok=True)
     found = {
-        name: measure(name, command, folder)
+        name: parts.measure(name, command, folder)
         for name, command in commands().items()
     }
     missing = [name for name, part in found.items() if part is None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+import typing
 
 
 class UserError(Exception):
@@ -39,9 +39,9 @@ class StackError(UserError):
     """TensorFlow, Keras and the like are in versions or an order that fail."""
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: typing.Any) -> bool:
     """Whether a setting is a finite number: no text, no bool, not NaN."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    number: Any = value  # Real has no order
+    number: typing.Any = value  # Real has no order
     return -math.inf < number < math.inf

@@ -3,11 +3,15 @@
 import functools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from sklearn import datasets
 
 from qgen_tf.compat import keras
 from qgen_tf.models import nin
+from qgen_tf.quantization import (
+    QUANTIZERS as ALL_QUANTIZERS,
+)
 from qgen_tf.quantization import (
     BitScheme,
     WeightGrid,
@@ -17,6 +21,14 @@ from qgen_tf.quantization import (
 
 layers = keras.layers
 NUM_TRAIN = 1347
+# of tests that take seconds for each; the others by --full
+QUANTIZERS = [
+    pytest.param(
+        name,
+        marks=() if name in ("lsq", "dorefa", "minmax") else pytest.mark.full,
+    )
+    for name in ALL_QUANTIZERS
+]
 
 
 @functools.cache

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from benchmarks import all as benchmarks
-from benchmarks import document, machine
+from benchmarks import document, machine, parts
 from benchmarks.rows import Row, Spread, finish
 
 
@@ -74,13 +73,13 @@ def test_a_part_is_run_once_for_each_command(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
     (tmp_path / "part.py").write_text(_MODULE)
-    assert benchmarks.measure("p", ["part", "--fail"], tmp_path) is None
+    assert parts.measure("p", ["part", "--fail"], tmp_path) is None
     for _ in range(2):
-        found = benchmarks.measure("p", ["part"], tmp_path)
+        found = parts.measure("p", ["part"], tmp_path)
         assert found["rows"][0]["spread"]["median"] == 2.0
         assert found["seconds"] > 0.0 <= found["busy"]
     assert (tmp_path / "calls").read_text() == "xx"
-    benchmarks.measure("p", ["part", "--other"], tmp_path)
+    parts.measure("p", ["part", "--other"], tmp_path)
     assert (tmp_path / "calls").read_text() == "xxx"
     text = document.text({"p": found}, ["q"], quick=True)
     assert "| w      | r       | 2.00       | –      | –         |" in text

@@ -80,7 +80,13 @@ def _cases():
         for bits in range(2, 8):
             for quantizer in ("lsq", "lsq_plus"):
                 case = (build, bits, quantizer)
-                marks = [] if case in _QUICK else pytest.mark.slow
+                is_even = (_NETS.index(build) + bits) % 2 == 0
+                if case in _QUICK:
+                    marks = ()
+                elif is_even == (quantizer == "lsq"):
+                    marks = pytest.mark.slow
+                else:
+                    marks = pytest.mark.full
                 yield pytest.param(
                     *case,
                     id=f"{build.__name__.strip('_')}-a{bits}-{quantizer}",

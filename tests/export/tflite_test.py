@@ -87,7 +87,12 @@ def test_every_file_and_network(build, scheme):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "scheme", [BitScheme(4, 4), BitScheme(8, 8, per_axis=False)], ids=_name
+    "scheme",
+    [
+        BitScheme(4, 4),
+        pytest.param(BitScheme(8, 8, per_axis=False), marks=pytest.mark.full),
+    ],
+    ids=_name,
 )
 def test_eight_sums_in_a_row(scheme):
     """Each sum may be rounded the other way, and the next one adds to it."""

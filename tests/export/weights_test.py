@@ -10,7 +10,6 @@ from export.model_file import parse
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
-    QUANTIZERS,
     ActivationGrid,
     BitScheme,
     inference_model,
@@ -173,7 +172,7 @@ def _eight_layers():
     return keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", harness.QUANTIZERS)
 def test_every_quantizer_at_all_weight_bits(quantizer):
     overrides = tuple((f"w{bits}", bits, 8) for bits in range(1, 9))
     scheme = BitScheme(quantizer=quantizer, overrides=overrides)

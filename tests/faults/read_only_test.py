@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from qgen_tf import training
+from qgen_tf import data, training
 from qgen_tf.study import distorting, exporting, measuring, publishing, records
 from qgen_tf.training import RunDirectory
 from tests import tiny
@@ -26,19 +26,25 @@ def test_nothing_is_written(config, done, runs, refused):
     other = config.copy_and_resolve_references()
     other.measures.num_examples = 32
     other.corruptions.severities = (2,)
-    with disk.read_only(runs):
-        for attempt in (
-            lambda: training.train(tiny.config(epochs=1), runs),
-            lambda: training.train(tiny.config(epochs=7), runs),
-            lambda: measuring.measure(path, other.measures),
-            lambda: exporting.export(path, exporting.Settings(storage="int4")),
-            lambda: exporting.verify(path, exporting.Settings(margin=1.0)),
-            lambda: exporting.explain(path),
-            lambda: distorting.distort(path, other.corruptions, runs / "new"),
-            lambda: publishing.publish(frame, [done], runs / "report"),
-        ):
-            with refused("cannot write .*: Permission denied"):
-                attempt()
+    with data.shared():
+        data.load(config.dataset)  # of a folder that others may not read
+        with disk.read_only(runs):
+            for attempt in (
+                lambda: training.train(tiny.config(epochs=1), runs),
+                lambda: training.train(tiny.config(epochs=7), runs),
+                lambda: measuring.measure(path, other.measures),
+                lambda: exporting.export(
+                    path, exporting.Settings(storage="int4")
+                ),
+                lambda: exporting.verify(path, exporting.Settings(margin=1.0)),
+                lambda: exporting.explain(path),
+                lambda: distorting.distort(
+                    path, other.corruptions, runs / "new"
+                ),
+                lambda: publishing.publish(frame, [done], runs / "report"),
+            ):
+                with refused("cannot write .*: Permission denied"):
+                    attempt()
     assert disk.contents(runs) == before
 
 

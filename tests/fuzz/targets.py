@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from qgen_tf import errors
-from tests.export import fuzz as tflite
-from tests.fuzz import configs, runs, tables
+from tests.fuzz import configs, files, runs, tables
 
 # each has `make`, `trying`, `STEPS`, and `CHAINED`: whether a step needs those
 # before it
@@ -22,7 +21,7 @@ TARGETS: dict[str, types.ModuleType] = {
     "config": configs,
     "run": runs,
     "records": tables,
-    "tflite": tflite,
+    "tflite": files,
 }
 SECONDS = 120  # that an input may take; the machine may be busy
 

@@ -68,6 +68,7 @@ def _brute_force(table, budget):
     )
 
 
+@pytest.mark.full
 def test_more_budget_is_used_best_and_never_hurts(model):
     rises = []
     for budget in (112.5, 130, 170, 224.9, 300, 449):

@@ -236,10 +236,12 @@ def test_objective_follows_the_weights_without_a_new_trace():
 
 
 def test_objective_counts_an_overflow_as_wrong():
-    inputs = keras.Input([2])
-    model = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
-    # argmax takes the first class where all are NaN: it must not be a hit
-    images = np.array([[np.nan, np.nan], [2, 1]], np.float32)
+    inputs = keras.Input([1])
+    large = keras.layers.Rescaling(10.0)(inputs)
+    logits = keras.layers.Dense(2, kernel_initializer="zeros")(large)
+    model = keras.Model(inputs, logits)
+    # infinity times 0 is NaN: argmax takes the first class, which is no hit
+    images = np.array([[3e38], [2]], np.float32)
     loss, accuracy = Objective(
         model, _batches(images, np.array([0, 0])), cross_entropy
     )()

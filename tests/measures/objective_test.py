@@ -139,6 +139,7 @@ print("same")
 """
 
 
+@pytest.mark.full  # replicas_test.py has a short one
 def test_two_replicas_measure_as_one():
     done = subprocess.run(
         [sys.executable, "-c", _TWO_REPLICAS],

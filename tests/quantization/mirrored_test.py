@@ -77,7 +77,9 @@ def _run(replicas, quantizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantizer", ["lsq", "minmax"])
+@pytest.mark.parametrize(
+    "quantizer", ["lsq", pytest.param("minmax", marks=pytest.mark.full)]
+)
 def test_two_replicas_train_as_one(quantizer):
     one, two = _run("one", quantizer), _run("two", quantizer)
     assert one["moved"] > 1e-3

@@ -24,6 +24,12 @@ EVERY = [*itertools.product(QUANTIZERS, _BITS, NETS)]
 # each quantizer at each number of bits once, each net at least once
 _NET = itertools.cycle(NETS)
 COVER = [(*pair, next(_NET)) for pair in itertools.product(QUANTIZERS, _BITS)]
+# each quantizer at every other number of bits, the next at the others
+HALF = [
+    combination
+    for index, combination in enumerate(COVER)
+    if sum(divmod(index, len(_BITS))) % 2 == 0
+]
 QUICK = COVER[::9]
 
 
@@ -35,7 +41,7 @@ def pytest_generate_tests(metafunc):
             pytest.param(*combination, marks=())
             if combination in QUICK
             else pytest.param(*combination, marks=pytest.mark.slow)
-            for combination in COVER
+            for combination in HALF
         ]
     metafunc.parametrize(("quantizer", "bits", "net"), chosen)
 

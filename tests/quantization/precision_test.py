@@ -198,7 +198,7 @@ def test_compiled_by_xla(quantizer):
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", harness.QUANTIZERS)
 def test_an_epoch_lowers_the_loss(quantizer):
     images, labels = _examples()
     model = _twin(quantizer=quantizer, build=harness.tiny_nin)

@@ -67,8 +67,11 @@ def test_the_first_override_that_matches_decides():
             "both 32: nothing would be quantized",
         ),
         ({"quantizer": "lqs"}, "'lqs' is unknown: choose one of \\['lsq', "),
-        ({"step_learning_rate": 0.0}, "is 0.0: it must be above 0"),
-        ({"step_learning_rate": math.nan}, "is nan: it must be above 0"),
+        ({"step_learning_rate": 0.0}, "is 0.0: it must be a number above 0"),
+        (
+            {"step_learning_rate": math.nan},
+            "is nan: it must be a number above 0",
+        ),
         ({"overrides": (("a", 4),)}, "has \\('a', 4\\): write \\(pattern"),
         ({"overrides": ("abc",)}, "overrides has 'abc': write"),
         ({"overrides": (("a", 9, 8),)}, "weight_bits of override 'a' is 9"),

@@ -188,6 +188,7 @@ def _wait_for(pattern, workdir, processes):
         time.sleep(0.01)
 
 
+@pytest.mark.full
 def test_workers_go_on_after_one_was_killed(
     workdir, mirrored, note, tmp_path, monkeypatch
 ):

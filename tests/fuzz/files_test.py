@@ -10,8 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from export import flatbuffer, interpreter, model_file, sandbox, weights
 from qgen_tf import errors
-from tests.export import fuzz
-from tests.fuzz import targets
+from tests.fuzz import files, targets
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +20,13 @@ def child():
 
 
 def test_originals_are_fine(child):
-    for network, content in fuzz.originals().values():
-        for step in fuzz.steps(network, content, child).values():
+    for network, content in files.originals().values():
+        for step in files.steps(network, content, child).values():
             step()
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 90), pytest.param(1, 900, marks=pytest.mark.slow)]
+    ("seed", "count"), [(0, 90), pytest.param(1, 900, marks=pytest.mark.full)]
 )
 def test_damage_is_noticed(seed, count):
     refused = set()
@@ -35,14 +34,14 @@ def test_damage_is_noticed(seed, count):
         for number in range(count):
             refused.update(attempt(seed, number)[1])
     # not all for the same reason
-    assert refused == set(fuzz.STEPS)
+    assert refused == set(files.STEPS)
 
 
 def test_damage_is_repeatable_and_changes_the_file():
-    contents = {content for _, content in fuzz.originals().values()}
+    contents = {content for _, content in files.originals().values()}
     first, second = (
         [
-            fuzz.make(np.random.default_rng((3, number)))[1][1]
+            files.make(np.random.default_rng((3, number)))[1][1]
             for number in range(36)
         ]
         for _ in range(2)
@@ -84,7 +83,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_files_are_refused(child, name):
-    network, _ = fuzz.originals()["int8"]
+    network, _ = files.originals()["int8"]
     for refuses in (
         model_file.parse,
         weights.expand,
