@@ -31,3 +31,17 @@ def runs(config: ml_collections.ConfigDict, workdir) -> list:
     return [
         trial.run(one.config, workdir) for one in design.trials(config, workdir)
     ]
+
+
+def stop_after(monkeypatch, epochs: int) -> None:
+    """Makes a training die right behind the backup of an epoch."""
+    from qgen_tf.training.callbacks import EpochBackup
+
+    original = EpochBackup.on_epoch_end
+
+    def dying(self, epoch, logs=None):
+        original(self, epoch, logs)
+        if epoch + 1 == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochBackup, "on_epoch_end", dying)

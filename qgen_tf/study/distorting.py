@@ -99,8 +99,8 @@ def distort(
     with run.locked():
         # another process may have been here in the meantime
         record = _kept(run, settings)
-        missing = _missing(record, settings)
-        _evaluate(run, record, missing, pathlib.Path(cache))
+        if missing := _missing(record, settings):
+            _evaluate(run, record, missing, pathlib.Path(cache))
     return record
 
 

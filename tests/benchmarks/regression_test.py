@@ -133,20 +133,22 @@ print((cheap - stack) / stack, (time.process_time() - stack) / stack)
 """
 
 
-def _imported(monkeypatch):
-    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
-    process = subprocess.run(
-        [sys.executable, "-c", _IMPORTS],
+def _run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
     )
+
+
+def _imported(monkeypatch):
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+    shares = _run(_IMPORTS).stdout.split()
     return max(
         float(share) / limit
-        for share, limit in zip(
-            process.stdout.split(), (0.02, 0.25), strict=True
-        )
+        for share, limit in zip(shares, (0.02, 0.25), strict=True)
     )
 
 
@@ -165,13 +167,7 @@ def test_help_needs_no_heavy_library(command):
         "    assert not end.code\n"
         "print(*sys.modules, file=sys.stderr)\n"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    process = _run(code)
     assert "Examples:" in process.stdout
     loaded = set(process.stderr.split())
     assert "qgen_tf.cli" in loaded

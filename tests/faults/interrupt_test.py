@@ -61,10 +61,15 @@ def temporary():
         yield pathlib.Path(folder)
 
 
+@pytest.fixture
+def note(tmp_path):
+    path = tmp_path / "note.py"
+    path.write_text(kill.NOTE)
+    return path
+
+
 @pytest.mark.slow
-def test_training(tmp_path, temporary):
-    note = tmp_path / "note.py"
-    note.write_text(kill.NOTE)
+def test_training(note, tmp_path, temporary):
     workdir = tmp_path / "runs"
     process = _start(
         "train",
@@ -81,9 +86,7 @@ def test_training(tmp_path, temporary):
 
 
 @pytest.mark.slow
-def test_a_sweep(tmp_path, temporary):
-    note = tmp_path / "note.py"
-    note.write_text(kill.NOTE)
+def test_a_sweep(note, tmp_path, temporary):
     workdir = tmp_path / "runs"
     process = _start(
         "sweep",

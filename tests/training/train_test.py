@@ -9,7 +9,6 @@ from qgen_tf import data, errors, training
 from qgen_tf.compat import keras
 from qgen_tf.measures import predictor
 from qgen_tf.quantization import align, quantization_report
-from qgen_tf.training import callbacks
 from tests import tiny
 
 
@@ -35,18 +34,6 @@ def _assert_equal_runs(one, other):
             np.testing.assert_array_equal(values, second[path], err_msg=path)
     for name in ("history.csv", "train.json", "config.json"):
         assert (one.path / name).read_text() == (other.path / name).read_text()
-
-
-def _stop_after(monkeypatch, epochs):
-    """Makes a training die right behind the backup of an epoch."""
-    original = callbacks.EpochBackup.on_epoch_end
-
-    def dying(self, epoch, logs=None):
-        original(self, epoch, logs)
-        if epoch + 1 == epochs:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(callbacks.EpochBackup, "on_epoch_end", dying)
 
 
 def test_a_training_starts_from_the_weights_of_a_file(undisturbed, tmp_path):
@@ -86,7 +73,7 @@ def test_a_training_goes_on_where_it_stopped(
     undisturbed, tmp_path, monkeypatch, epochs
 ):
     with monkeypatch.context() as patch:
-        _stop_after(patch, epochs)
+        tiny.stop_after(patch, epochs)
         with pytest.raises(KeyboardInterrupt):
             training.train(_hard_config(), tmp_path)
     run = training.train(_hard_config(), tmp_path)
@@ -98,7 +85,7 @@ def test_a_training_that_died_at_its_end_is_only_finished(
     undisturbed, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        _stop_after(patch, 3)
+        tiny.stop_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             training.train(_hard_config(), tmp_path)
     _assert_equal_runs(undisturbed, training.train(_hard_config(), tmp_path))
@@ -202,7 +189,7 @@ def test_a_training_with_all_aids_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         # the float model has one epoch and is done with it
         training.train(training.float_config(_full_config()), tmp_path)
-        _stop_after(patch, 1)
+        tiny.stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             training.train(_full_config(), tmp_path)
     assert keras.mixed_precision.global_policy().name == "float32"
@@ -259,7 +246,7 @@ def test_float16_is_trained_with_a_scaled_loss(bits, tmp_path, monkeypatch):
     history = pd.read_csv(run.path / "history.csv")
     assert history["loss"][1] < history["loss"][0] < 3.0
     with monkeypatch.context() as patch:
-        _stop_after(patch, 1)
+        tiny.stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             training.train(config, tmp_path / "other")
     _assert_equal_runs(run, training.train(config, tmp_path / "other"))
