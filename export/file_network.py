@@ -18,7 +18,7 @@ from qgen_tf.compat import keras
 from qgen_tf.quantization.affine import ChannelAffine
 from qgen_tf.quantization.grids import WeightGrid
 from qgen_tf.quantization.inference import InferenceModel, input_step_size
-from qgen_tf.quantization.layer_norm import NormGrid
+from qgen_tf.quantization.norm_grid import NormGrid
 from qgen_tf.quantization.quantize_registry import WEIGHTS
 
 

@@ -14,7 +14,7 @@ from export.weights import placeholder_number
 from qgen_tf import errors
 
 if TYPE_CHECKING:  # reading a file takes no TensorFlow
-    from qgen_tf.quantization.layer_norm import NormGrid
+    from qgen_tf.quantization.norm_grid import NormGrid
 
 _INT16 = schema.TensorType.INT16
 _INT32 = schema.TensorType.INT32

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fixed_point import Multiplier, steps_of
 from qgen_tf.compat import keras
+from qgen_tf.quantization.fixed_point import Multiplier, steps_of
 
 # bits of the larger factor of XNNPACK, but the first
 _XNNPACK_BITS = 20

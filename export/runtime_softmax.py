@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fixed_point import (
+from qgen_tf.compat import keras
+from qgen_tf.quantization.fixed_point import (
     Multiplier,
     divided_by_power,
     high_product,
     steps_of,
 )
-from qgen_tf.compat import keras
 
 _OUTPUT_STEP = np.float32(1 / 256)
 
@@ -70,8 +70,8 @@ class FixedPointSoftmax(RuntimeSoftmax):
     def _levels(self, differences: tf.Tensor) -> tf.Tensor:
         step = float(np.float32(self._input_step))
         multiplier = Multiplier.of(step * 2.0 ** (31 - _EXPONENT_BITS))
-        lowest = 2**_EXPONENT_BITS - 1
-        reach = lowest << (31 - _EXPONENT_BITS) >> int(multiplier.exponent)
+        lowest = (2**_EXPONENT_BITS - 1) << (31 - _EXPONENT_BITS)
+        reach = tf.bitwise.right_shift(np.int64(lowest), multiplier.exponent)
         table = _exponential(multiplier(tf.range(-255, 1, dtype=tf.int64)))
         values = tf.gather(table, 255 - differences)
         values = tf.where(differences <= reach, values, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from export.fixed_point import Multiplier
+from qgen_tf.quantization.fixed_point import Multiplier
 from qgen_tf.quantization.grids import ActivationGrid
 
 

@@ -27,7 +27,7 @@ from qgen_tf.quantization.grids import (
     grid_of,
 )
 from qgen_tf.quantization.inference import InferenceModel
-from qgen_tf.quantization.layer_norm import NormGrid
+from qgen_tf.quantization.norm_grid import NormGrid
 from qgen_tf.quantization.quantize_registry import Role, activation_name, role
 
 Layer: TypeAlias = keras.layers.Layer
@@ -67,7 +67,7 @@ def convert(
         it, or lets a layer compute in float that is not allowed to.
     """
     require_deployed(network)
-    if storage not in STORAGES:
+    if storage not in list(STORAGES):
         raise errors.ExportError(
             f"storage {storage!r} is unknown: choose one of {list(STORAGES)}."
         )

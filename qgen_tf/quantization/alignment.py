@@ -19,7 +19,7 @@ from qgen_tf.quantization.inference import (
     inference_model,
     input_step_size,
 )
-from qgen_tf.quantization.layer_norm import NormGrid
+from qgen_tf.quantization.norm_grid import NormGrid
 from qgen_tf.quantization.quantize import unwrapped
 
 Layer: TypeAlias = keras.layers.Layer
@@ -36,8 +36,10 @@ def align(model: keras.Model) -> dict[str, float]:
     to. Where BatchNorm is folded into the layer, its beta moves such that the
     folded bias does, or its moving mean if it has no beta; so do those of
     other BatchNorm, and the beta of LayerNormalization. The model then
-    computes what its deployed network computes, up to errors of float32. Call
-    it when training is over; a second call changes no bit.
+    computes what its deployed network computes, up to errors of float32, and
+    LayerNormalization, out of training, what the runtime does: see
+    `AlignedLayerNorm`. Call it when training is over; a second call changes no
+    bit.
 
     Args:
       model: from `quantize_model`, calibrated and trained; it is changed.
@@ -56,7 +58,7 @@ def align(model: keras.Model) -> dict[str, float]:
     for layer in graph.topological_layers(model):
         inner = unwrapped(layer)
         name = inner.name
-        if name in network.norm_grids and inner.center:
+        if name in network.norm_grids:
             moves[name] = _align_layer_norm(inner, network.norm_grids[name])
         elif name in network.weight_grids:
             moves[name] = _align(network, name, inner, norms.get(layer.name))
@@ -70,9 +72,9 @@ def _is_batch_norm(layer: Layer) -> bool:
 
 
 def _align_layer_norm(layer: Layer, grid: NormGrid) -> float:
-    move = np.abs(grid.beta - layer.beta.numpy()).max()
-    layer.beta.assign(grid.beta)
-    return float(move / grid.output_16_step_size)
+    old = layer.beta.numpy() if layer.center else grid.beta
+    layer.align(grid)
+    return float(np.abs(grid.beta - old).max() / grid.output_16_step_size)
 
 
 def _align(

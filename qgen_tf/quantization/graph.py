@@ -92,8 +92,12 @@ def producers(model: keras.Model) -> dict[str, list[Layer]]:
 
 
 def copy_weights(source: Layer, target: Layer) -> None:
-    """Gives `target` the weights of `source`, a built layer of its kind."""
-    target.set_weights(source.get_weights())
+    """Gives `target` the weights of `source`, a built layer of its kind.
+
+    What else the target has, behind those, stays as it is.
+    """
+    weights = source.get_weights()
+    target.set_weights([*weights, *target.get_weights()[len(weights) :]])
     if isinstance(target, keras.layers.Normalization):
         target.finalize_state()  # it computes with what it derived from them
 

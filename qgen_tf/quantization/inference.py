@@ -23,7 +23,8 @@ from qgen_tf.quantization import (
     runtime_layers,
 )
 from qgen_tf.quantization.folding import foldable_norms, folded
-from qgen_tf.quantization.layer_norm import DeployedLayerNorm, NormGrid
+from qgen_tf.quantization.layer_norm import DeployedLayerNorm
+from qgen_tf.quantization.norm_grid import NormGrid
 from qgen_tf.quantization.primitives import primitive_model
 from qgen_tf.quantization.quantize import (
     QuantizeWrapper,

@@ -12,6 +12,7 @@ from tensorflow_model_optimization.quantization.keras import (
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph, quantizers
+from qgen_tf.quantization.aligned_norm import AlignedLayerNorm
 from qgen_tf.quantization.primitives import primitive_model
 from qgen_tf.quantization.quantize_configs import LayerQuantizeConfig
 from qgen_tf.quantization.quantize_plan import Plan
@@ -32,7 +33,8 @@ def _annotated(model: keras.Model, plan: Plan) -> keras.Model:
         if isinstance(layer, keras.layers.InputLayer):
             name = f"{layer.name}_input"
             return apply(lambda tensor: _on_a_grid(tensor, plan, layer, name))
-        copy = type(layer).from_config(layer.get_config())
+        kind = AlignedLayerNorm if role(layer) is Role.NORM else type(layer)
+        copy = kind.from_config(layer.get_config())
         config = plan.config(layer)
         copies[layer.name] = _annotate(copy, config) if config else copy
         outputs = apply(copies[layer.name])

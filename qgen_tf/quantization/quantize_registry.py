@@ -14,6 +14,7 @@ from qgen_tf.layers import (
     MatMul,
     PositionEmbedding,
 )
+from qgen_tf.quantization.aligned_norm import AlignedLayerNorm
 from qgen_tf.quantization.key_mask import KeyMask
 
 layers = keras.layers
@@ -103,6 +104,7 @@ _ROLES: dict[type, Role] = {
     layers.Cropping2D: Role.SHAPE,
     layers.Softmax: Role.FIXED,
     layers.LayerNormalization: Role.NORM,
+    AlignedLayerNorm: Role.NORM,
 }
 
 # Activations by name, as in the layer `Activation` or in the argument
@@ -228,7 +230,7 @@ def _is_on_last_axis(layer: keras.layers.Layer) -> bool:
     if type(layer) is layers.BatchNormalization:
         rank = layer.input_spec.ndim if layer.built else 0
         return set(tf.nest.flatten(layer.axis)) <= {-1, rank - 1}
-    if type(layer) is layers.LayerNormalization:
+    if isinstance(layer, layers.LayerNormalization):
         rank = len(layer.input_shape) if layer.built else 0
         return list(tf.nest.flatten(layer.axis)) in ([-1], [rank - 1])
     if type(layer) is layers.Normalization:

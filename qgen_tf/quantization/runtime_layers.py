@@ -15,6 +15,7 @@ import numpy as np
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
 from qgen_tf.quantization.affine import channel_affine
+from qgen_tf.quantization.aligned_norm import AlignedLayerNorm
 from qgen_tf.quantization.grids import ActivationGrid, AverageGrid, grid_of
 from qgen_tf.quantization.key_mask import KeyMask
 from qgen_tf.quantization.layer_norm import layer_norm
@@ -138,9 +139,12 @@ def _layer_norm(
 ) -> Any:
     """Normalizes in the numbers of the runtime, if it is between two grids."""
     grid = grid_of(tensor)
-    if grid is None or output_grid is None:
-        return copied(layer, tensor)
-    return layer_norm(layer, output_grid, grid, tensor)
+    if grid is not None and output_grid is not None:
+        return layer_norm(layer, output_grid, grid, tensor)
+    copy = layers.LayerNormalization.from_config(layer.get_config())
+    outputs = copy(tensor)
+    copy.set_weights(layer.get_weights()[: len(copy.weights)])
+    return outputs
 
 
 def _key_mask(
@@ -163,6 +167,7 @@ def _key_mask(
 
 _CALLS: dict[type, Call] = {
     KeyMask: _key_mask,
+    AlignedLayerNorm: _layer_norm,
     layers.LayerNormalization: _layer_norm,
     layers.AveragePooling2D: _average,
     layers.Concatenate: _concatenate,

@@ -11,6 +11,7 @@ from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
     BitScheme,
+    align,
     calibrate,
     inference_model,
     quantize_model,
@@ -24,8 +25,8 @@ CHAIN += ["RESHAPE", "BATCH_MATMUL", "FULLY_CONNECTED", "MUL", "ADD", "RSQRT"]
 CHAIN += ["FULLY_CONNECTED", "MUL", "FULLY_CONNECTED", "ADD", "QUANTIZE"]
 
 
-def _network(bits=8, shape=(8, 8, 24)):
-    """A convolution, and a norm whose output is that of the network."""
+def _twin(bits=8, shape=(8, 8, 24)):
+    """A convolution, and a norm whose output is that of the model."""
     keras.utils.set_random_seed(0)
     inputs = layers.Input((8, 8, 1), name="image")
     x = layers.Conv2D(24, 3, padding="same", name="stem")(inputs)
@@ -38,7 +39,11 @@ def _network(bits=8, shape=(8, 8, 24)):
     scheme = BitScheme(8, bits, first_last_bits=8)
     twin = quantize_model(model, scheme)
     calibrate(twin, harness.calibration_data())
-    return inference_model(twin)
+    return twin
+
+
+def _network(*args, **kwargs):
+    return inference_model(_twin(*args, **kwargs))
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 24), (64, 24), (1536,)], ids=str)
@@ -68,6 +73,21 @@ def test_file_normalizes(bits):
     assert np.isfinite(off).all() and np.ptp(wanted) > 20 * grid.step_size
     assert off.max() < 1.01
     assert (off > 0.5).mean() < 0.01
+
+
+def test_an_aligned_model_is_its_file():
+    twin = _twin()
+    align(twin)
+    images = harness.test_images()
+    network = inference_model(twin)
+    step = network.model.get_layer("norm_grid").step_size
+    found = _run(tflite.convert(network), images)
+    wanted = twin(images).numpy()
+    off = np.abs(found.reshape(wanted.shape) - wanted) / step
+    assert (off > 0.5).mean() < 1e-5
+    float_norms = network.model(images).numpy()
+    off = np.abs(float_norms - wanted) / step
+    assert (off > 0.5).mean() > 1e-4
 
 
 def _run(content, images):

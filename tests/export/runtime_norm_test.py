@@ -3,11 +3,7 @@ import pytest
 
 from export import tflite
 from export.divergence import explain
-from export.runtime_norm import (
-    RuntimeNorm,
-    inverse_root_table,
-    looked_up,
-)
+from export.runtime_norm import RuntimeNorm
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
     BitScheme,
@@ -15,7 +11,8 @@ from qgen_tf.quantization import (
     inference_model,
     quantize_model,
 )
-from qgen_tf.quantization.layer_norm import NormGrid
+from qgen_tf.quantization.norm_arithmetic import inverse_root_table, looked_up
+from qgen_tf.quantization.norm_grid import NormGrid
 from tests import harness
 from tests.export import operators
 
@@ -83,7 +80,7 @@ def test_few_levels_are_not_the_nearest(channels, epsilon):
         factors = gamma * np.sqrt(channels)
         grid = NormGrid(
             input_step_size=step,
-            input_bits=8,
+            input_levels=256,
             output_step_size=step,
             factor_levels=(127 * np.sign(factors)).astype(np.int8),
             factor_step_sizes=np.float32(np.abs(factors) / 127),
@@ -112,7 +109,7 @@ def test_vectors_that_hardly_differ():
     one[0, :32] = 0.1
     grid = NormGrid(
         input_step_size=0.1,
-        input_bits=8,
+        input_levels=256,
         output_step_size=0.05,
         factor_levels=np.full(64, 127, np.int8),
         factor_step_sizes=np.full(64, 8.0 / 127, np.float32),

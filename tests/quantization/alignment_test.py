@@ -56,21 +56,12 @@ CASES = {
     # whose offsets are finer
     "norm_alone": (_net(_POOL, _NORM), "beta", 0.0),
     "norm_alone_without_beta": (_net(_POOL, _NO_BETA), "moving_mean", 0.0),
-    "layer_norm": (
-        _net(layers.LayerNormalization(name="norm")),
-        "beta",
-        0.0,
-    ),
 }
 
 
 def _twin(build, bits=2):
     """Returns a calibrated twin, whose biases a few bits make coarse."""
     model = layer_nets.randomized(build)
-    for layer in model.layers:
-        if isinstance(layer, layers.LayerNormalization):
-            beta = np.random.default_rng(0).normal(size=layer.beta.shape)
-            layer.beta.assign(beta)
     twin = quantize_model(model, BitScheme(bits, 8, first_last_bits=bits))
     calibrate(twin, harness.calibration_data())
     return twin

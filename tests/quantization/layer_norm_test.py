@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from qgen_tf.compat import keras
 from qgen_tf.quantization.grids import ActivationGrid
-from qgen_tf.quantization.layer_norm import DeployedLayerNorm, NormGrid
+from qgen_tf.quantization.layer_norm import DeployedLayerNorm
+from qgen_tf.quantization.norm_grid import NormGrid
 from qgen_tf.quantization.runtime_layers import call_of
 
 layers = keras.layers
@@ -16,7 +17,7 @@ def _grid(input_bits=8, input_step_size=0.1, channels=16, epsilon=1e-6):
     """Factors of 2, 2, -2, 0 and so on."""
     return NormGrid(
         input_step_size=input_step_size,
-        input_bits=input_bits,
+        input_levels=2**input_bits,
         output_step_size=0.05,
         factor_levels=np.resize(
             np.array([127, 127, -127, 0], np.int8), channels

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.fixed_point import Multiplier, steps_of
+from qgen_tf.quantization.fixed_point import Multiplier, steps_of
 
 
 def doubling_high_multiplication(a, b):
