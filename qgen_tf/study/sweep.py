@@ -34,11 +34,13 @@ class Progress:
     """What a sweep has done so far.
 
     Attributes:
+      trials: all of them, in the order of the design.
       done: trials that went through every stage.
       failed: those whose last attempt failed, to the reason.
       open: the others.
     """
 
+    trials: list[Trial]
     done: list[Trial]
     failed: dict[Trial, str]
     open: list[Trial]
@@ -62,9 +64,9 @@ def progress(
     Raises:
       UserError: a setting of any trial is wrong.
     """
-    found = Progress([], {}, [])
+    found = Progress(design.trials(config, workdir), [], {}, [])
     failed_paths = set()
-    for one in design.trials(config, workdir):
+    for one in found.trials:
         if trial.is_done(one.config, workdir):
             found.done.append(one)
             continue
@@ -114,8 +116,8 @@ def run(
     return Outcome(
         [
             RunDirectory(one.path)
-            for one in design.trials(config, workdir)
-            if trial.is_done(one.config, workdir)
+            for one in found.trials
+            if one.path.name not in failed
         ],
         failed,
     )
