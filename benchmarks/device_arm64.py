@@ -92,7 +92,7 @@ def _main() -> None:
     system = _system(folder / "system")
     from export import run_on_device
     from qgen_tf import training
-    from qgen_tf.study import bundling, tables
+    from qgen_tf.study import bundling, comparison, tables
 
     training.make_deterministic(seed=0)
     name = pathlib.Path(run_dir).resolve().name
@@ -107,7 +107,7 @@ def _main() -> None:
         )
         _run_bundle(emulator, system, bundle)
         os.replace(bundle / run_on_device.RESULT_FILE, result)
-    record = bundling.compare(run_dir, result, margin=_MARGIN.value)
+    record = comparison.compare(run_dir, result, margin=_MARGIN.value)
     print(tables.device_text(record))
     print(result)
     sys.exit(_STATUS[record["verdict"]])

@@ -152,14 +152,23 @@ def _place(targets: Mapping[pathlib.Path, pathlib.Path]) -> None:
     for new, target in targets.items():
         with contextlib.suppress(OSError):
             target.rmdir()  # an empty folder
-        if os.path.lexists(target) and not _same(new, target):
-            raise errors.ExportError(
-                f"{target} is there with another content: move it away or "
-                "choose another folder."
-            )
+        _is_there(new, target)
     for new, target in targets.items():
-        if not target.exists():
+        # another process may have written there in the meantime
+        if not _is_there(new, target):
             os.replace(new, target)
+
+
+def _is_there(new: pathlib.Path, target: pathlib.Path) -> bool:
+    """Whether a target is there; an ExportError if its content is another."""
+    if not os.path.lexists(target):
+        return False
+    if not _same(new, target):
+        raise errors.ExportError(
+            f"{target} is there with another content: move it away or choose "
+            "another folder."
+        )
+    return True
 
 
 def _same(new: pathlib.Path, old: pathlib.Path) -> bool:

@@ -31,6 +31,7 @@ class Interpreter:
       output_step_size: scale of an integer output, or None if it is float.
     """
 
+    @errors.typed
     def __init__(
         self,
         content: bytes,
@@ -62,6 +63,7 @@ class Interpreter:
           ExportError: the content is not bytes, the kernels are unknown, the
             batch size is below 1, the runtime cannot run it or the file, or
             the input and output are not one of int8, uint8 or float32 each.
+          ConfigError: a setting has another type.
         """
         require_content(content)
         require_kernels(kernels)

@@ -125,7 +125,7 @@ class Lane:
 
 def require_kernels(kernels: str) -> None:
     """Raises an ExportError unless the kernels are one of `KERNELS`."""
-    if kernels not in KERNELS:
+    if kernels not in list(KERNELS):
         raise errors.ExportError(
             f"kernels {kernels!r} are unknown: choose one of {list(KERNELS)}."
         )

@@ -5,16 +5,12 @@ process that loads it, fill the memory or never return. In a child process that
 is an `ExportError` here. It is a guard against crashes; a file that takes over
 the child has the rights of whoever runs it.
 
-The child is `python -m export.sandbox`. It talks JSON and arrays, no pickles,
-and does not import TensorFlow.
+The child is `export.sandbox_child`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -23,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from export.interpreter import BATCH_SIZE, Interpreter
-from export.model_file import parse, require_content
-from export.weights import read_weights
+from export.model_file import require_content
+from export.sandbox_child import receive, send
 from qgen_tf import errors
 
 # far more than a load, or a batch of any network, takes
@@ -34,7 +29,8 @@ MEMORY = 4 * 2**30
 
 _START_TIMEOUT = 120.0
 _ERRORS = {
-    kind.__name__: kind for kind in (errors.ExportError, errors.DataError)
+    kind.__name__: kind
+    for kind in (errors.ConfigError, errors.DataError, errors.ExportError)
 }
 
 
@@ -87,7 +83,7 @@ class SandboxedInterpreter:
         self._sandbox = Sandbox(timeout=timeout, memory=memory)
         try:
             reply, _ = self._sandbox.ask("load", _bytes(content), **settings)
-        except errors.ExportError:
+        except errors.UserError:
             self.close()
             raise
         self.output_step_size: float | None = reply["output_step_size"]
@@ -138,7 +134,7 @@ class Sandbox:
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "export.sandbox"),
+                    *(sys.executable, "-m", "export.sandbox_child"),
                     *(str(theirs.fileno()), str(self._memory)),
                 ],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -150,12 +146,13 @@ class Sandbox:
         try:
             if not self._connection.poll(_START_TIMEOUT):
                 raise TimeoutError
-            _receive(self._connection)
+            receive(self._connection)
         except (EOFError, OSError) as error:
             self.close()
             raise errors.ExportError(
                 "the child process for files that are not trusted does not "
-                f"start: run `{sys.executable} -m export.sandbox` to see why."
+                f"start: run `{sys.executable} -m export.sandbox_child` to see "
+                "why."
             ) from error
 
     def ask(
@@ -174,14 +171,15 @@ class Sandbox:
         Raises:
           ExportError: the file cannot be run, or ends the child.
           DataError: the images do not fit the file.
+          ConfigError: a setting has another type.
         """
         if self._process is None:
             self.start()
         try:
-            _send(self._connection, {"call": call, **settings}, array)
+            send(self._connection, {"call": call, **settings}, array)
             if not self._connection.poll(self._timeout):
                 raise TimeoutError
-            reply, outputs = _receive(self._connection)
+            reply, outputs = receive(self._connection)
         except (EOFError, OSError) as error:
             is_late = isinstance(error, TimeoutError)
             raise self._death(self._timeout if is_late else None) from error
@@ -222,87 +220,3 @@ class Sandbox:
 def _bytes(content: bytes) -> np.ndarray:
     require_content(content)
     return np.frombuffer(content, np.uint8)
-
-
-def _send(
-    channel: connection.Connection, header: dict[str, Any], array: np.ndarray
-) -> None:
-    kind = {"dtype": array.dtype.name, "shape": array.shape}
-    channel.send_bytes(json.dumps([header, kind]).encode())
-    channel.send_bytes(array.tobytes())
-
-
-def _receive(
-    channel: connection.Connection,
-) -> tuple[dict[str, Any], np.ndarray]:
-    header, kind = json.loads(channel.recv_bytes())
-    array = np.frombuffer(channel.recv_bytes(), kind["dtype"])
-    return header, array.reshape(kind["shape"])
-
-
-class _Server:
-    """The child's side."""
-
-    def __init__(self) -> None:
-        self._interpreter: Interpreter | None = None
-
-    def answer(
-        self, call: str, array: np.ndarray, **settings: Any
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Does what `Sandbox.ask` asks for."""
-        if call in ("probe", "load"):
-            model = parse(array.tobytes())
-            self._interpreter = Interpreter(array.tobytes(), **settings)
-            step_size = self._interpreter.output_step_size
-            if call == "load":
-                return {"output_step_size": step_size}, np.zeros(0)
-            read_weights(model)
-            count = settings.get("batch_size", BATCH_SIZE)
-            shape = (count, *self._interpreter.input_shape)
-            array, call = np.zeros(shape, np.float32), "output_levels"
-        if self._interpreter is None:
-            raise errors.ExportError(
-                "the child process that held the file has ended: load the file "
-                "again."
-            )
-        return {}, getattr(self._interpreter, call)(array)
-
-    def serve(self, channel: connection.Connection) -> None:
-        """Answers until the other side is gone."""
-        _send(channel, {}, np.zeros(0))
-        while True:
-            try:
-                request, array = _receive(channel)
-            except EOFError:
-                return
-            try:
-                reply, outputs = self.answer(array=array, **request)
-            except errors.UserError as error:
-                reply = {"error": type(error).__name__, "message": str(error)}
-                outputs = np.zeros(0)
-            except Exception as error:
-                message = (
-                    f"this file cannot be run: {type(error).__name__}: {error}"
-                )
-                reply = {"error": "ExportError", "message": message}
-                outputs = np.zeros(0)
-            _send(channel, reply, outputs)
-
-
-def _limit(memory: int) -> None:
-    """Lets this process take so many bytes more, and dump no core."""
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + memory
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def main() -> None:
-    """Runs the child."""
-    handle, memory = map(int, sys.argv[1:])
-    _limit(memory)
-    _Server().serve(connection.Connection(handle))
-
-
-if __name__ == "__main__":
-    main()

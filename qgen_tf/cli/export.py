@@ -125,7 +125,7 @@ def _main() -> None:
     run_dir = program.require(_RUN_DIR)
     _check_flags()
     from qgen_tf import training
-    from qgen_tf.study import exporting, tables
+    from qgen_tf.study import explaining, exporting, tables
 
     training.make_deterministic(seed=0, operations=_DETERMINISTIC.value)
     settings = _settings()
@@ -134,7 +134,7 @@ def _main() -> None:
         print(tables.verification_text(record))
         sys.exit(_STATUS[record["verdict"]])
     if _EXPLAIN.value:
-        print(tables.divergence_text(exporting.explain(run_dir, settings)))
+        print(tables.divergence_text(explaining.explain(run_dir, settings)))
     elif _BUNDLE.value:
         _bundle(run_dir)
     elif _COMPARE.value:
@@ -185,9 +185,9 @@ def _bundle(run_dir: str) -> None:
 
 
 def _compare(run_dir: str, result_file: str) -> None:
-    from qgen_tf.study import bundling, tables
+    from qgen_tf.study import comparison, tables
 
-    record = bundling.compare(run_dir, result_file, margin=_MARGIN.value)
+    record = comparison.compare(run_dir, result_file, margin=_MARGIN.value)
     print(tables.device_text(record))
     sys.exit(_STATUS[record["verdict"]])
 

@@ -80,6 +80,7 @@ def available() -> list[str]:
     ]
 
 
+@errors.typed
 def corrupted(
     part: examples.Examples, kind: str, *, severity: int, seed: int = 0
 ) -> examples.Examples:
@@ -101,8 +102,6 @@ def corrupted(
       DataError: the images are of another shape.
     """
     check(kind, severity)
-    if seed < 0:
-        raise errors.ConfigError(f"seed is {seed}: set it to 0 or more.")
     height, width, channels = shape = part.image_shape
     if channels not in (1, 3) or min(height, width) < 4:
         raise errors.DataError(

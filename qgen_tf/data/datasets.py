@@ -52,7 +52,7 @@ def tfds_dataset(name: str) -> sources.Source:
 
     Raises:
       errors.DataError: the name is unknown, the data are not to be had, a
-        split is missing, or examples are not pairs of image and label.
+        split is missing or empty, or examples are not pairs of image and label.
     """
     import tensorflow_datasets as tfds
 
@@ -87,7 +87,7 @@ def tfds_dataset(name: str) -> sources.Source:
             f"folder that has it, or run `tfds build {name}` on a machine "
             "with internet access."
         ) from error
-    if "train" not in builder.info.splits:
+    if "train" not in sources.filled_splits(builder):
         raise sources.missing_split(name, builder, "train")
     return sources.from_builder(
         name, builder, sources.labeled_split(name, builder)

@@ -96,18 +96,24 @@ def labeled_split(name: str, builder: Any) -> str:
     """
     image_key, label_key = _supervised_keys(name, builder)
     for split in ("test", "validation"):
-        if split in builder.info.splits:
+        if split in filled_splits(builder):
             for record in _encoded(builder, split, image_key).take(1):
                 if record[label_key] >= 0:
                     return split
     raise missing_split(name, builder, "test")
 
 
+def filled_splits(builder: Any) -> list[str]:
+    """Returns the names of the splits that have an example."""
+    splits = builder.info.splits
+    return sorted(name for name in splits if splits[name].num_examples)
+
+
 def missing_split(name: str, builder: Any, split: str) -> errors.DataError:
     """Returns the error for a split that a data set should have."""
-    known = ", ".join(sorted(builder.info.splits)) or "none"
+    known = ", ".join(filled_splits(builder)) or "none"
     wanted = '"train"' if split == "train" else '"test" or "validation"'
     return errors.DataError(
-        f"data set {name!r} has no labeled split {wanted} (its splits: "
+        f"data set {name!r} has no labeled split {wanted} (with examples: "
         f"{known}): rename a split, or set dataset.name to another data set."
     )

@@ -8,9 +8,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import ml_collections
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import config, errors
 from qgen_tf.data import (
     augmentation,
     corruptions,
@@ -78,6 +79,7 @@ class Splits:
             self.normalize,
         )
 
+    @errors.typed
     def steps_per_epoch(self, batch_size: int) -> int:
         """Returns the number of batches of an epoch, the last one included."""
         if batch_size < 1:
@@ -86,6 +88,7 @@ class Splits:
             )
         return -(-self.num_train // batch_size)
 
+    @errors.typed
     def training_stream(
         self, *, batch_size: int, seed: int, epochs: int, first_epoch: int = 0
     ) -> tf.data.Dataset:
@@ -167,6 +170,7 @@ def load(dataset_config: Any) -> Splits:
       errors.DataError: the data set is missing, malformed or has an empty
         class.
     """
+    _require_fields(dataset_config)
     loaded = _loaded.get()
     if loaded is None:
         return _load(dataset_config)
@@ -174,6 +178,20 @@ def load(dataset_config: Any) -> Splits:
     if key not in loaded:
         loaded[key] = _load(dataset_config)
     return loaded[key]
+
+
+def _require_fields(dataset_config: Any) -> None:
+    """Raises a ConfigError unless it is the `dataset` part of a config."""
+    if (
+        not isinstance(dataset_config, ml_collections.ConfigDict)
+        or "num_train" not in dataset_config
+    ):
+        raise errors.ConfigError(
+            "the fields of a data set are missing, there is "
+            f"{type(dataset_config).__name__}: pass the part `dataset` of a "
+            "config, such as qgen_tf.config.default_config().dataset."
+        )
+    config.check_values(ml_collections.ConfigDict({"dataset": dataset_config}))
 
 
 def _load(dataset_config: Any) -> Splits:

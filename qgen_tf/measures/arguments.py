@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-import numbers
-import reprlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,53 +13,6 @@ from qgen_tf import compat, errors
 from qgen_tf.compat import keras
 from qgen_tf.measures.losses import CrossEntropy, LossFn
 from qgen_tf.quantization.inference import InferenceModel
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-# annotation of a setting -> types that it may have, and what to write; ranges
-# are known to the measures
-_SETTINGS: dict[str, tuple[Any, str]] = {
-    "bool": (bool, "True or False"),
-    "float": (numbers.Real, "a number"),
-    "int": (numbers.Integral, "a whole number"),
-    "str": (str, "a text"),
-}
-
-
-def typed(function: _Function) -> _Function:
-    """Has a function refuse settings whose types are not the annotated ones.
-
-    It raises a ConfigError for keyword arguments that are not bool, float, int
-    or str where they should be, or a negative `seed`.
-    """
-    kinds = {
-        parameter.name: parameter.annotation
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-
-    @functools.wraps(function)
-    def checked(*arguments: Any, **settings: Any) -> Any:
-        for name, value in settings.items():
-            _require_type(function.__name__, name, value, kinds.get(name, ""))
-        return function(*arguments, **settings)
-
-    return checked  # type: ignore
-
-
-def _require_type(measure: str, name: str, value: Any, annotation: str) -> None:
-    kind, _, optional = annotation.partition(" | ")
-    if kind not in _SETTINGS or (optional == "None" and value is None):
-        return
-    types, words = _SETTINGS[kind]
-    is_of_type = isinstance(value, types) and (
-        kind == "bool" or not isinstance(value, bool)
-    )
-    if not is_of_type or (name == "seed" and value < 0):
-        words += ", 0 or more" if name == "seed" else ""
-        raise errors.ConfigError(
-            f"{measure} has {name}={reprlib.repr(value)}: write {words}."
-        )
 
 
 def keras_model(model: keras.Model | InferenceModel) -> keras.Model:

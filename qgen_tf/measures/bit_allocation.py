@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.hessian import LayerTrace, layer_traces
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.quantization import (
@@ -51,7 +50,7 @@ class BitSuggestion:
     predicted_loss_rise: float
 
 
-@typed
+@errors.typed
 def suggest_bits(
     model: keras.Model,
     dataset: tf.data.Dataset,
@@ -103,15 +102,11 @@ def suggest_bits(
     if (
         not isinstance(choices, Iterable)
         or not set(choices)
-        or FLOAT_BITS in choices
+        or FLOAT_BITS in set(choices)
     ):
         raise errors.ConfigError(
             f"choices is {choices}: name at least one of 1 to 8 bits, such as "
             "(4, 8)."
-        )
-    if not isinstance(budget, int | float | np.number):
-        raise errors.ConfigError(
-            f"the budget is {budget!r}: pass a number of bytes."
         )
     choices = sorted(set(choices))
     grids = {

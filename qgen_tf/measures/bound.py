@@ -11,7 +11,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.ascent import worst_offset
 from qgen_tf.measures.balls import Ellipsoid
 from qgen_tf.measures.losses import LossFn, cross_entropy
@@ -20,7 +19,7 @@ from qgen_tf.measures.result import MeasureResult
 from qgen_tf.measures.rounding import rounded_weights
 
 
-@typed
+@errors.typed
 def generalization_bound(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.hessian import layer_traces, mean_and_error
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -17,7 +17,7 @@ from qgen_tf.measures.spectrum import top_eigenvalues
 _UNIT = "nats/weight^2"
 
 
-@typed
+@errors.typed
 def hessian_trace(
     model: keras.Model,
     dataset: tf.data.Dataset,
@@ -90,7 +90,7 @@ def hessian_trace(
     )
 
 
-@typed
+@errors.typed
 def hessian_top_eigenvalue(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import keras_model, typed
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian_products import Operator, hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -55,7 +55,7 @@ class SpectralDensity:
         return float(self.num_weights * (self.weights @ self.nodes))
 
 
-@typed
+@errors.typed
 def spectral_density(
     model: keras.Model,
     dataset: tf.data.Dataset,

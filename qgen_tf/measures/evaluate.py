@@ -157,6 +157,7 @@ class Evaluator:
         return Evaluation(losses, np.concatenate(self._correct))
 
 
+@errors.typed
 def evaluate(
     predict: Callable[[np.ndarray], np.ndarray] | keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
@@ -181,8 +182,10 @@ def evaluate(
         the model, without NaN, and int labels of its classes.
       ModelError: a loss is not finite, or `predict` is none of these.
       ConfigError: `loss_fn` does not return one loss for each example, or
-        takes logits and the model has none.
+        takes logits and the model has none, or `at_once` is below 1.
     """
+    if at_once < 1:
+        raise errors.ConfigError(f"at_once is {at_once}: let it be 1 or more.")
     model = None
     if isinstance(predict, keras.Model | InferenceModel):
         model = keras_model(predict)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations, sharing
-from qgen_tf.measures.arguments import keras_model, typed
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian import LayerTrace, traces_of
 from qgen_tf.measures.hessian_products import random_signs
 from qgen_tf.measures.losses import (
@@ -131,7 +131,7 @@ class GaussNewton(Objective):
 gauss_newton_of = sharing.remembered(GaussNewton)
 
 
-@typed
+@errors.typed
 def layer_gauss_newton_traces(
     model: keras.Model,
     dataset: tf.data.Dataset,

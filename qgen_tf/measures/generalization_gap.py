@@ -10,7 +10,6 @@ import numpy as np
 import scipy.stats
 
 from qgen_tf import errors
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.evaluate import Evaluation
 
 CONFIDENCE = 0.95
@@ -51,7 +50,7 @@ class GeneralizationGap:
     accuracy: Interval
 
 
-@typed
+@errors.typed
 def generalization_gap(
     train: Evaluation, test: Evaluation, *, seed: int = 0
 ) -> GeneralizationGap:
@@ -74,7 +73,7 @@ def generalization_gap(
     )
 
 
-@typed
+@errors.typed
 def gap_difference(
     ours: tuple[Evaluation, Evaluation],
     theirs: tuple[Evaluation, Evaluation],

@@ -11,7 +11,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import keras_model, typed
+from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian_products import hessian_of
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -46,7 +46,7 @@ class LayerTrace:
     samples: np.ndarray = dataclasses.field(repr=False, compare=False)
 
 
-@typed
+@errors.typed
 def layer_traces(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -12,7 +12,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.jiang_equations import Equation
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.pac_bayes import pac_bayes_sigma
@@ -21,7 +20,7 @@ from qgen_tf.measures.result import MeasureResult
 from qgen_tf.measures.sharpness_alpha import sharpness_alpha
 
 
-@typed
+@errors.typed
 def jiang2020(
     model: keras.Model,
     dataset: tf.data.Dataset,

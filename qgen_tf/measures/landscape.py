@@ -13,7 +13,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.quantization.quantize_registry import WEIGHTS
@@ -38,7 +37,7 @@ class Landscape:
     settings: dict[str, Any]
 
 
-@typed
+@errors.typed
 def loss_landscape(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -13,7 +13,6 @@ from qgen_tf.measures.arguments import (
     keras_model,
     require_examples,
     require_labels,
-    typed,
 )
 from qgen_tf.measures.evaluate import predictor
 from qgen_tf.measures.losses import (
@@ -72,7 +71,7 @@ def margins(
     return np.concatenate(found)
 
 
-@typed
+@errors.typed
 def margin_percentile(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import chosen_weights, typed
+from qgen_tf.measures.arguments import chosen_weights
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
@@ -20,7 +20,7 @@ from qgen_tf.measures.spectral_norm import spectral_norm
 from qgen_tf.measures.weights import owner, weight_name
 
 
-@typed
+@errors.typed
 def parameter_norm(
     model: keras.Model,
     dataset: tf.data.Dataset,
@@ -58,7 +58,7 @@ def parameter_norm(
     )
 
 
-@typed
+@errors.typed
 def distance_from_initialization(
     model: keras.Model,
     dataset: tf.data.Dataset,
@@ -115,7 +115,7 @@ def distance_from_initialization(
     )
 
 
-@typed
+@errors.typed
 def frobenius_product(
     model: keras.Model,
     dataset: tf.data.Dataset,
@@ -153,7 +153,7 @@ def frobenius_product(
     )
 
 
-@typed
+@errors.typed
 def spectral_product(
     model: keras.Model,
     dataset: tf.data.Dataset,

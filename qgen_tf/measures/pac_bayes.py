@@ -9,7 +9,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations, search, sharing
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
@@ -21,7 +20,7 @@ DZIUGAITE2020 = "dziugaite2020"
 _SCOUTS = 3  # noise draws that bisect
 
 
-@typed
+@errors.typed
 @sharing.remembered
 def pac_bayes_sigma(
     model: keras.Model,

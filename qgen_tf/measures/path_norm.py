@@ -11,7 +11,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
@@ -33,7 +32,7 @@ _WITHOUT_WEIGHTS = (
 )
 
 
-@typed
+@errors.typed
 def path_norm(
     model: keras.Model,
     dataset: tf.data.Dataset,

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.hessian import mean_and_error
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.noise import uniform_noise
@@ -69,7 +68,7 @@ class LossRise:
     measured: float
 
 
-@typed
+@errors.typed
 def loss_rises(
     model: keras.Model | InferenceModel,
     dataset: tf.data.Dataset,

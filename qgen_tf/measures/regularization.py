@@ -11,7 +11,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.gauss_newton import GaussNewton, gauss_newton_of
 from qgen_tf.measures.hessian import mean_and_error
 from qgen_tf.measures.hessian_products import Hessian, hessian_of
@@ -26,7 +25,7 @@ _MATRICES: dict[str, Callable[..., Hessian | GaussNewton]] = {
 }
 
 
-@typed
+@errors.typed
 def regularization(
     model: keras.Model,
     dataset: tf.data.Dataset,

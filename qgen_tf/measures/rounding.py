@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.measures.arguments import chosen_weights
 from qgen_tf.measures.perturbations import (
     Variables,
     deployed_network,
@@ -114,7 +115,7 @@ def rounded_weights(
             f"model {model.name!r} computes {sorted(missing)} inside of other "
             'layers until it is deployed: use point="deployed".'
         )
-    chosen = {id(variable) for variable in variables(network)}
+    chosen = {id(variable) for variable in chosen_weights(network, variables)}
     found = [
         RoundedWeight(name, weight_of(owners[name]), grid)
         for name, grid in grids.items()

@@ -10,14 +10,13 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations, rises, sharing
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.balls import Ellipsoid, units
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
 
 
-@typed
+@errors.typed
 def sam_sharpness(
     model: keras.Model,
     dataset: tf.data.Dataset,

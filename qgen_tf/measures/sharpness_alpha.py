@@ -9,14 +9,13 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import ascent, balls, perturbations, search, sharing
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult
 from qgen_tf.measures.trials import Trials
 
 
-@typed
+@errors.typed
 @sharing.remembered
 def sharpness_alpha(
     model: keras.Model,

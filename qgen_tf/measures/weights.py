@@ -46,6 +46,7 @@ def weight_name(model: keras.Model, variable: tf.Variable) -> tuple[str, str]:
     return owner(model, variable).name, name
 
 
+@errors.typed
 @functools.cache
 def of_layer(name: str) -> Variables:
     """Chooses the kernels of one layer, as the `variables` of a measure.

@@ -9,7 +9,6 @@ import tensorflow as tf
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.measures import ascent, perturbations, rises, sharing
-from qgen_tf.measures.arguments import typed
 from qgen_tf.measures.balls import Ball, Box, Ellipsoid, units
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
@@ -24,7 +23,7 @@ RADII = {
 }
 
 
-@typed
+@errors.typed
 def worst_case_sharpness(
     model: keras.Model,
     dataset: tf.data.Dataset,

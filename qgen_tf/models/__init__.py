@@ -57,7 +57,13 @@ def build(
     Raises:
       ConfigError: the name or an argument is unknown, or a value is refused.
     """
-    arguments = dict(model_config)
+    try:
+        arguments = dict(model_config)
+    except (TypeError, ValueError):
+        raise errors.ConfigError(
+            f"the model is {model_config!r}: pass its name and arguments, such "
+            'as {"name": "nin", "width": 96}.'
+        ) from None
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in MODELS:
         raise errors.ConfigError(
@@ -83,6 +89,7 @@ def build(
         ) from error
 
 
+@errors.typed
 def start_from(model: keras.Model, pretrained: str, normalization: str) -> None:
     """Gives a model the weights that a config names.
 

@@ -1,8 +1,7 @@
-"""Bundles of trained runs for devices, and what came back from there."""
+"""Bundles of trained runs for devices, and what is kept of them in a run."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 import zipfile
@@ -13,27 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from export import bundle as device_bundle
-from export import device_result, run_on_device
-from export.device_result import SplitAgreement
-from export.verification import MARGIN
+from export import run_on_device
 from qgen_tf import data, errors
-from qgen_tf.measures import (
-    Evaluation,
-    GeneralizationGap,
-    evaluate,
-    gap_difference,
-    generalization_gap,
-    predictor,
-)
-from qgen_tf.measures.equivalence import (
-    Equivalence,
-    McNemar,
-    accuracy_equivalence,
-    equivalence,
-    mcnemar,
-    require_margin,
-    verdict,
-)
+from qgen_tf.measures import Evaluation, evaluate, predictor
+from qgen_tf.quantization import inference_model
 from qgen_tf.study import exporting, progress
 from qgen_tf.training import RunDirectory, atomic_path, load_model
 
@@ -46,68 +28,7 @@ _EVALUATIONS_FILE = "evaluations.npz"
 _BATCH_SIZE = 256
 
 
-@dataclasses.dataclass(frozen=True)
-class DeviceSplit:
-    """The file on the device, on one data set.
-
-    Attributes:
-      accuracy: in points.
-      loss: in nats.
-      agreement: of its outputs with those on the training machine.
-      equivalence: of the accuracy with that of the trained model.
-      mcnemar: of the file on the device against the trained model.
-    """
-
-    accuracy: float
-    loss: float
-    agreement: SplitAgreement
-    equivalence: Equivalence
-    mcnemar: McNemar
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The file on the device against the model that was trained.
-
-    Attributes:
-      verdict: "same", "different" or "cannot tell"; see `measures.equivalence`.
-      equivalence: test of the gaps of device and trained model.
-      keras_gap: gap of the trained model.
-      tflite_gap: gap of the file on the training machine.
-      device_gap: gap of the file on the device.
-      difference: device minus trained model, paired example by example.
-      file_difference: device minus training machine, of the file.
-      train: the device on the training examples.
-      test: on the test examples.
-      is_float: whether outputs are floats, not integers.
-      storage: of weights.
-      kernels: of the runtime on the device.
-      num_threads: of the runtime on the device.
-      latency_ms: "p50" and "p90" of one call with one example, "num_runs".
-      peak_memory_mb: on the device; None if unknown.
-      machine: what the device is.
-      bundle: identity of the bundle.
-    """
-
-    verdict: str
-    equivalence: Equivalence
-    keras_gap: GeneralizationGap
-    tflite_gap: GeneralizationGap
-    device_gap: GeneralizationGap
-    difference: GeneralizationGap
-    file_difference: GeneralizationGap
-    train: DeviceSplit
-    test: DeviceSplit
-    is_float: bool
-    storage: str
-    kernels: str
-    num_threads: int
-    latency_ms: dict[str, float]
-    peak_memory_mb: float | None
-    machine: dict[str, str | int]
-    bundle: str
-
-
+@errors.typed
 def bundle(
     run_dir: str | os.PathLike[str],
     folder: str | os.PathLike[str],
@@ -119,7 +40,7 @@ def bundle(
     """Makes the bundle of a trained run, which is exported if it is not yet.
 
     What the trained model and the file make of each example is kept in the
-    run directory, for `compare`.
+    run directory, for `comparison.compare`.
 
     Args:
       run_dir: of a trained run.
@@ -134,7 +55,7 @@ def bundle(
 
     Raises:
       UserError: the run is not trained or cannot be converted, there are fewer
-        examples, or the folder cannot be written.
+        examples, another process exports it, or the folder cannot be written.
     """
     run = RunDirectory(run_dir)
     run.require_trained()
@@ -146,11 +67,15 @@ def bundle(
     settings = exporting.Settings(
         storage=storage, allow_float=tuple(allow_float)
     )
-    with progress.steps(f"{run.label} bundle", 3) as step:
+    with (
+        exporting.locked(run),
+        progress.steps(f"{run.label} bundle", 3) as step,
+    ):
         step("export")
-        content = exporting.export(run.path, settings).read_bytes()
+        model = load_model(run.path)
+        content = exporting.file_content(run, inference_model(model), settings)
         step("trained model")
-        predict = predictor(load_model(run.path))
+        predict = predictor(model)
         trained = {
             split: evaluate(predict, dataset.batch(_BATCH_SIZE))
             for split, dataset in chosen.items()
@@ -167,79 +92,8 @@ def bundle(
             },
             expand_low_bits=settings.expand_low_bits,
         )
-    _keep(run, written, trained)
+        _keep(run, written, trained)
     return written.archive
-
-
-def compare(
-    run_dir: str | os.PathLike[str],
-    result_file: str | os.PathLike[str],
-    *,
-    margin: float = MARGIN,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Compares what a device found with what the trained model does.
-
-    Args:
-      run_dir: of the run that the bundle was made of.
-      result_file: device_result.json, from the device.
-      margin: largest difference of two accuracy gaps that counts as none, in
-        points.
-      seed: of the bootstrap.
-
-    Returns:
-      A `Comparison` as JSON types.
-
-    Raises:
-      UserError: the result is damaged, or of a bundle of another run.
-    """
-    require_margin(margin)
-    run = RunDirectory(run_dir)
-    result = device_result.read(result_file)
-    device = result.evaluations
-    manifest, trained, file = _kept(run, result)
-    for here, there in zip(device, file, strict=True):
-        if len(here.losses) != len(there.losses):
-            raise errors.ExportError(
-                f"{result_file} has {len(here.losses)} examples where the "
-                f"bundle has {len(there.losses)}: run the bundle again."
-            )
-    difference = gap_difference(device, trained, seed=seed)
-    tested = equivalence(device, trained, margin=margin)
-    train, test = (
-        DeviceSplit(
-            accuracy=here.accuracy,
-            loss=here.loss,
-            agreement=agreement,
-            equivalence=accuracy_equivalence(here, there, margin=margin),
-            mcnemar=mcnemar(here, there),
-        )
-        for here, there, agreement in zip(
-            device, trained, result.agreements, strict=True
-        )
-    )
-    comparison = Comparison(
-        verdict=verdict(
-            tested, difference.accuracy, [train.equivalence, test.equivalence]
-        ),
-        equivalence=tested,
-        keras_gap=generalization_gap(*trained, seed=seed),
-        tflite_gap=generalization_gap(*file, seed=seed),
-        device_gap=generalization_gap(*device, seed=seed),
-        difference=difference,
-        file_difference=gap_difference(device, file, seed=seed),
-        train=train,
-        test=test,
-        is_float=manifest["is_float"],
-        storage=manifest["storage"],
-        kernels=result.kernels,
-        num_threads=result.num_threads,
-        latency_ms=result.latency_ms,
-        peak_memory_mb=result.peak_memory_mb,
-        machine=result.machine,
-        bundle=result.bundle,
-    )
-    return dataclasses.asdict(comparison)
 
 
 def _first(
@@ -277,18 +131,27 @@ def _keep(
     run.write_json(f"{folder}/{run_on_device.MANIFEST_FILE}", written.manifest)
 
 
-def _kept(
-    run: RunDirectory, result: device_result.DeviceResult
+def kept(
+    run: RunDirectory, identity: str
 ) -> tuple[dict[str, Any], Evaluations, Evaluations]:
-    """Returns manifest and evaluations of trained model and file."""
-    folder = run.path / BUNDLES_FOLDER / result.bundle
+    """Returns manifest, and evaluations of trained model and file.
+
+    Args:
+      run: that the bundle was made of.
+      identity: of the bundle.
+
+    Raises:
+      UserError: there is no such bundle of the run, or what is kept of it is
+        damaged.
+    """
+    folder = run.path / BUNDLES_FOLDER / identity
     if not folder.is_dir():
         raise errors.ExportError(
-            f"the device's result is of bundle {result.bundle[:12]}, which was "
+            f"the device's result is of bundle {identity[:12]}, which was "
             f"not made of {run.path}: name the run that it was made of."
         )
     manifest = run.read_json(
-        f"{BUNDLES_FOLDER}/{result.bundle}/{run_on_device.MANIFEST_FILE}"
+        f"{BUNDLES_FOLDER}/{identity}/{run_on_device.MANIFEST_FILE}"
     )
     path = folder / _EVALUATIONS_FILE
     try:

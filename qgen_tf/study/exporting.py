@@ -1,4 +1,4 @@
-"""Exports a trained run, verifies the file, explains where it diverges."""
+"""Exports a trained run, and verifies the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from qgen_tf.quantization import InferenceModel, inference_model
 from qgen_tf.study import tables
 from qgen_tf.study.latency import latency_ms
 from qgen_tf.study.reporting import verification_page
-from qgen_tf.study.reporting.divergence_figure import divergence_figure
 from qgen_tf.training import RunDirectory, atomic_path, load_model, lock
 
 VERIFICATION_FILE = "export/verification.json"
@@ -33,7 +32,6 @@ DIVERGENCE_FILE = "export/divergence.json"
 LOCK_FILE = ".export.lock"
 
 _BATCH_SIZE = 256
-_EXPLAINED_EXAMPLES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +113,8 @@ def export(
     run = RunDirectory(run_dir)
     run.require_trained()
     path = run.path / settings.model_file
-    with contextlib.nullcontext() if path.exists() else _locked(run):
-        _content(run, inference_model(load_model(run.path)), settings)
+    with contextlib.nullcontext() if path.exists() else locked(run):
+        file_content(run, inference_model(load_model(run.path)), settings)
     return path
 
 
@@ -139,14 +137,15 @@ def verify(
     run = RunDirectory(run_dir)
     run.require_trained()
     if not is_verified(run.path, settings):
-        with _locked(run):
+        with locked(run):
             # another process may have verified it in the meantime
             if not is_verified(run.path, settings):
                 _verify(run, settings)
     return run.read_json(settings.verification_file)
 
 
-def _locked(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
+def locked(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
+    """Keeps other processes from exporting the run; see `lock`."""
     return lock(run.path / LOCK_FILE)
 
 
@@ -154,7 +153,7 @@ def _verify(run: RunDirectory, settings: Settings) -> None:
     """Does what `verify` says, and writes it."""
     model = load_model(run.path)
     network = inference_model(model)
-    content = _content(run, network, settings)
+    content = file_content(run, network, settings)
     if not settings.expand_low_bits:
         capabilities.require_runnable(content, kernels=settings.kernels)
     splits = data.load(run.config.dataset)
@@ -227,50 +226,19 @@ def is_readable(run_dir: str | os.PathLike[str]) -> bool:
     return "equivalence" in run.read_json(VERIFICATION_FILE)
 
 
-def explain(
-    run_dir: str | os.PathLike[str], settings: Settings = DEFAULTS
-) -> list[dict[str, Any]]:
-    """Finds the layers at which file and network diverge.
+def file_content(
+    run: RunDirectory, network: InferenceModel, settings: Settings
+) -> bytes:
+    """Returns the file of a run, which is written if there is none.
 
-    Returns:
-      What is written to `settings.divergence_file`, a row for each layer in
-      the order of the network; a plot is beside it.
+    Args:
+      run: that is trained, and `locked` where it has no file.
+      network: that it deploys.
+      settings: of the file.
 
     Raises:
       UserError: as `export`.
     """
-    run = RunDirectory(run_dir)
-    run.require_trained()
-    with _locked(run):
-        return _explain(run, settings)
-
-
-def _explain(run: RunDirectory, settings: Settings) -> list[dict[str, Any]]:
-    from export import divergence
-
-    network = inference_model(load_model(run.path))
-    content = _content(run, network, settings)
-    dataset = data.load(run.config.dataset).test
-    images = next(iter(dataset.batch(_EXPLAINED_EXAMPLES)))[0].numpy()
-    layers = divergence.explain(
-        network,
-        content,
-        images,
-        kernels=settings.kernels,
-        expand_low_bits=settings.expand_low_bits,
-    )
-    plot = (run.path / settings.divergence_file).with_suffix(".svg")
-    with atomic_path(plot) as target:
-        divergence_figure(layers).savefig(target, metadata={"Date": None})
-    rows = [dataclasses.asdict(layer) for layer in layers]
-    run.write_json(settings.divergence_file, rows)
-    return rows
-
-
-def _content(
-    run: RunDirectory, network: InferenceModel, settings: Settings
-) -> bytes:
-    """Returns the file of a run, which is written if there is none."""
     path = run.path / settings.model_file
     is_new = not path.exists()
     if is_new:

@@ -133,7 +133,7 @@ def verification_text(record: dict[str, Any]) -> str:
 
 
 def device_text(record: dict[str, Any]) -> str:
-    """Returns what `bundling.compare` found, as text."""
+    """Returns what `comparison.compare` found, as text."""
     latency = record["latency_ms"]
     lines = [
         f"same gap on the device: {record['verdict']}",
@@ -167,7 +167,7 @@ def device_text(record: dict[str, Any]) -> str:
 
 
 def divergence_text(rows: list[dict[str, Any]]) -> str:
-    """Returns what `exporting.explain` found, as text."""
+    """Returns what `explaining.explain` found, as text."""
     first = next((row for row in rows if row["max_steps"]), None)
     if first is None:
         return f"file and network agree in all of {len(rows)} layers"

@@ -20,6 +20,7 @@ _LONGEST_NAME = 32  # bytes, of a process
 
 
 @contextlib.contextmanager
+@errors.typed
 def lock(
     path: str | os.PathLike[str], *, wait: float | None = None
 ) -> Iterator[None]:

@@ -27,7 +27,6 @@ import hashlib
 import json
 import os
 import pathlib
-import reprlib
 from typing import Any
 
 import ml_collections
@@ -46,6 +45,7 @@ LOCK_FILE = ".lock"
 _DETERMINING = ("seed", "dataset", "model", "training", "quantization")
 
 
+@errors.typed
 def is_quantized(config: ml_collections.ConfigDict) -> bool:
     """Whether the config asks for a quantized model."""
     bits = config.quantization
@@ -59,6 +59,7 @@ def float_config(
     return with_bits(config, FLOAT_BITS, FLOAT_BITS)
 
 
+@errors.typed
 def with_bits(
     config: ml_collections.ConfigDict, weight_bits: int, activation_bits: int
 ) -> ml_collections.ConfigDict:
@@ -87,28 +88,21 @@ def _determining(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {field: content[field] for field in _DETERMINING}
 
 
+@errors.typed
 def run_path(
     workdir: str | os.PathLike[str], config: ml_collections.ConfigDict
 ) -> pathlib.Path:
     """Returns where the run of a config is, or will be."""
     content = json.dumps(_determining(config), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-    return _path(workdir) / f"{config.name}-{label(config)}-{digest}"
+    return pathlib.Path(workdir) / f"{config.name}-{label(config)}-{digest}"
 
 
+@errors.typed
 def is_finished(path: str | os.PathLike[str]) -> bool:
     """Whether a training has ended, and what it no longer needs is removed."""
     files = {file.name for file in pathlib.Path(path).glob("*")}
     return TRAINED_FILE in files and BACKUP_FOLDER not in files
-
-
-def _path(folder: str | os.PathLike[str]) -> pathlib.Path:
-    if not isinstance(folder, str | os.PathLike):
-        raise errors.RunDirectoryError(
-            f"{reprlib.repr(folder)} is no path of a folder: pass text, such "
-            "as 'runs'."
-        )
-    return pathlib.Path(folder)
 
 
 class RunDirectory:
@@ -118,13 +112,14 @@ class RunDirectory:
       path: of the directory.
     """
 
+    @errors.typed
     def __init__(self, path: str | os.PathLike[str]):
         """Opens an existing run.
 
         Raises:
           RunDirectoryError: there is no run at `path`.
         """
-        self.path = _path(path)
+        self.path = pathlib.Path(path)
         if not (self.path / "config.json").is_file():
             raise errors.RunDirectoryError(
                 f"{self.path} is not a run directory: it has no config.json; "

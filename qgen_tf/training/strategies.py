@@ -80,7 +80,7 @@ def get_strategy(name: str) -> Strategy:
     Raises:
       ConfigError: the name is unknown, or there are no such devices.
     """
-    if name not in STRATEGIES:
+    if name not in list(STRATEGIES):
         raise errors.ConfigError(
             f"strategy {name!r} is unknown: choose one of {list(STRATEGIES)}."
         )

@@ -43,6 +43,7 @@ _TARGET_BATCH = 256
 _CACHED_BYTES = 2**28
 
 
+@errors.typed
 def make_deterministic(seed: int, *, operations: bool = True) -> None:
     """Seeds this process, so that a rerun on the same machine is the same.
 

@@ -23,6 +23,7 @@ _UNWRITABLE = (
     errno.EDQUOT,
     errno.EFBIG,
     errno.EIO,
+    errno.EISDIR,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,

@@ -106,8 +106,8 @@ def test_a_corrupted_test_set_is_normalized_like_the_test_set():
         ("rain", 1, 0, "'rain' is unknown: choose one of .*'fog'"),
         ("fog", 0, 0, "severity is 0: choose one of"),
         ("fog", 6, 0, "severity is 6"),
-        ("fog", 2.0, 0, "severity is 2.0"),
-        ("fog", 1, -1, "seed is -1"),
+        ("fog", 2.0, 0, "severity=2.0: write a whole number"),
+        ("fog", 1, -1, "seed=-1: write a whole number, 0 or more"),
     ],
 )
 def test_mistakes(kind, severity, seed, message):

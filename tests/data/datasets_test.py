@@ -170,15 +170,19 @@ def test_package_that_preparing_needs_is_named(tmp_path, monkeypatch):
 class _Builder:
     """A tfds builder of gray 4x4 images, all pixels the index of the image.
 
-    Splits have 8 (train), 4 (test) and 6 (validation) examples.
+    Splits have 8 (train), 4 (test) and 6 (validation) examples, `empty` ones
+    none.
     """
 
     data_dir = "unused"
 
-    def __init__(self, hidden_test=False, splits=None, label_key="label"):
+    def __init__(
+        self, hidden_test=False, splits=None, label_key="label", empty=()
+    ):
         import tensorflow_datasets as tfds
 
         sizes = {"train": 8, "test": 4, "validation": 6}
+        sizes |= dict.fromkeys(empty, 0)
         self._hidden_test = hidden_test
         self.info = types.SimpleNamespace(
             features=tfds.features.FeaturesDict(
@@ -201,6 +205,7 @@ class _Builder:
     def as_dataset(self, *, split, shuffle_files, decoders):
         assert not shuffle_files and list(decoders) == ["image"]
         size = self.info.splits[split].num_examples
+        assert size  # tfds has a ValueError for an empty split
         hidden = self._hidden_test and split == "test"
         labels = [-1 if hidden else index % 2 for index in range(size)]
         images = [
@@ -239,7 +244,12 @@ def test_any_tfds_name_with_image_and_label(tfds_builder):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"hidden_test": True}, {"splits": ("train", "validation")}]
+    "arguments",
+    [
+        {"hidden_test": True},
+        {"splits": ("train", "validation")},
+        {"empty": ("test",)},
+    ],
 )
 def test_validation_serves_without_labeled_test(tfds_builder, arguments):
     tfds_builder(**arguments)
@@ -247,14 +257,17 @@ def test_validation_serves_without_labeled_test(tfds_builder, arguments):
 
 
 @pytest.mark.parametrize(
-    ("splits", "wanted"),
+    ("arguments", "wanted"),
     [
-        (("test", "validation"), '"train" .*test, validation'),
-        (("train",), '"test" or "validation" .*train'),
+        ({"splits": ("test", "validation")}, '"train" .*: test, validation'),
+        ({"splits": ("train",)}, '"test" or "validation" .*: train'),
+        ({"empty": ("train",)}, '"train" .*: test, validation'),
+        ({"empty": ("test", "validation")}, '"test" or .*: train'),
+        ({"empty": ("train", "test", "validation")}, '"train" .*: none'),
     ],
 )
-def test_missing_split_lists_the_others(tfds_builder, splits, wanted):
-    tfds_builder(splits=splits)
+def test_missing_split_lists_the_others(tfds_builder, arguments, wanted):
+    tfds_builder(**arguments)
     with pytest.raises(errors.DataError, match=f"no labeled split {wanted}"):
         datasets.source("made_up")
 

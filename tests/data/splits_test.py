@@ -103,6 +103,38 @@ def test_fields_that_cannot_be_used(fields, error, message):
         data.load(dataset_config(**fields))
 
 
+@pytest.mark.parametrize(
+    "given", [None, "digits", {}, [], config.default_config()]
+)
+def test_what_is_no_part_of_a_config(given):
+    message = f"there is {type(given).__name__}: pass the part `dataset`"
+    with pytest.raises(errors.ConfigError, match=message):
+        data.load(given)
+
+
+def test_a_part_that_lacks_a_field():
+    fields = dataset_config().unlock()
+    del fields.flip
+    with pytest.raises(errors.ConfigError, match="dataset.flip is missing"):
+        data.load(fields)
+
+
+@pytest.mark.parametrize("wrong", [None, "a", []])
+def test_settings_of_the_wrong_type(digits, wrong):
+    good = {"batch_size": 32, "seed": 0, "epochs": 1, "first_epoch": 0}
+    for name in good:
+        message = f"training_stream has {name}=.*: write a whole number"
+        with pytest.raises(errors.ConfigError, match=message):
+            digits.training_stream(**{**good, name: wrong})
+    for settings in (
+        {"kind": "contrast", "severity": 1, "seed": wrong},
+        {"kind": [wrong], "severity": 1},
+        {"kind": "contrast", "severity": wrong},
+    ):
+        with pytest.raises(errors.ConfigError, match="corrupted has .*: write"):
+            digits.corrupted_test(**settings)
+
+
 def test_image_folder_in_memory_and_streamed(tmp_path, monkeypatch):
     for split in ("train", "test"):
         for name in ("ant", "bee"):

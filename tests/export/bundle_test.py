@@ -148,6 +148,23 @@ def test_another_bundle_is_not_overwritten(folder):
     assert _contents(folder) == before and archive.read_bytes() == packed
 
 
+def test_of_two_at_once_one_is_told(tmp_path, monkeypatch):
+    is_there, seen = bundle._is_there, []
+
+    def and_then_the_other_comes(new, target):
+        seen.append(is_there(new, target))
+        if len(seen) == 2:  # folder and archive were free
+            bundles.write(tmp_path / "out", facts={"run": "other"})
+        return seen[-1]
+
+    monkeypatch.setattr(bundle, "_is_there", and_then_the_other_comes)
+    with pytest.raises(errors.ExportError, match="with another content"):
+        bundles.write(tmp_path / "out")
+    assert seen == [False] * len(seen)
+    manifest = bundle.read_manifest(tmp_path / "out")
+    assert manifest["run"] == "other"
+
+
 def test_a_damaged_bundle_does_not_count_as_the_same(folder):
     (folder / "test.npz").write_bytes(b"")
     with pytest.raises(errors.ExportError, match="with another content"):

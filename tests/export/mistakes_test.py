@@ -142,8 +142,29 @@ def test_settings(deployed):
     _, network, content = deployed
     with _told(errors.ExportError, "batch_size is 0: let it be 1 or more"):
         export.Interpreter(content, batch_size=0)
-    with _told(errors.ExportError, "kernels 'gpu' are unknown: choose"):
-        export.explain(network, content, IMAGES, kernels="gpu")
+    for kernels in ("gpu", [], None):
+        with _told(errors.ExportError, "kernels .* are unknown: choose one"):
+            export.explain(network, content, IMAGES, kernels=kernels)
+    for storage in ("int3", [], {}, None):
+        with _told(errors.ExportError, "storage .* is unknown: choose one of"):
+            export.convert(network, storage=storage)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("batch_size", [None, "a", [], 1.5]),
+        ("num_threads", ["a", [], 1.5]),
+        ("kernels", [None, [], {}]),
+        ("expand_low_bits", [None, "no", 1]),
+    ],
+)
+def test_settings_of_the_wrong_type(deployed, name, wrong):
+    *_, content = deployed
+    for value in wrong:
+        message = rf"Interpreter has {name}=.*: write"
+        with _told(errors.ConfigError, message):
+            export.Interpreter(content, **{name: value})
 
 
 def test_a_pattern_in_the_place_of_patterns():

@@ -125,8 +125,8 @@ def test_arrays_keep_type_and_shape():
     ours, theirs = sandbox.connection.Pipe()
     with ours, theirs:
         for array in (np.zeros((0, 3), np.float32), np.int8([[1], [-2]])):
-            sandbox._send(ours, {"call": "predict"}, array[::-1])
-            header, found = sandbox._receive(theirs)
+            sandbox.send(ours, {"call": "predict"}, array[::-1])
+            header, found = sandbox.receive(theirs)
             assert header == {"call": "predict"} and found.dtype == array.dtype
             np.testing.assert_array_equal(found, array[::-1])
             assert found.shape == array.shape

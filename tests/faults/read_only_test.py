@@ -5,7 +5,14 @@ import shutil
 import pytest
 
 from qgen_tf import data, training
-from qgen_tf.study import distorting, exporting, measuring, publishing, records
+from qgen_tf.study import (
+    distorting,
+    explaining,
+    exporting,
+    measuring,
+    publishing,
+    records,
+)
 from qgen_tf.training import RunDirectory
 from tests import tiny
 from tests.faults import disk
@@ -37,7 +44,7 @@ def test_nothing_is_written(config, done, runs, refused):
                     path, exporting.Settings(storage="int4")
                 ),
                 lambda: exporting.verify(path, exporting.Settings(margin=1.0)),
-                lambda: exporting.explain(path),
+                lambda: explaining.explain(path),
                 lambda: distorting.distort(
                     path, other.corruptions, runs / "new"
                 ),

@@ -7,7 +7,13 @@ import sys
 import pytest
 
 from qgen_tf import training
-from qgen_tf.study import distorting, exporting, measuring
+from qgen_tf.study import (
+    bundling,
+    distorting,
+    explaining,
+    exporting,
+    measuring,
+)
 from qgen_tf.training import atomic_path, locks
 from tests import tiny
 from tests.faults import disk
@@ -59,7 +65,8 @@ def test_one_of_them_writes(config, done, hold, refused):
         lambda: measuring.measure(done.path, other.measures),
         lambda: exporting.export(done.path, exporting.Settings(storage="int4")),
         lambda: exporting.verify(done.path, exporting.Settings(margin=1.0)),
-        lambda: exporting.explain(done.path),
+        lambda: explaining.explain(done.path),
+        lambda: bundling.bundle(done.path, done.path / "bundle"),
         lambda: distorting.distort(done.path, other.corruptions, done.path),
     ):
         with refused(f"{done.path} is in use by process {process.pid}: wait"):

@@ -1,5 +1,6 @@
 """What a new user passes by mistake is told in one sentence."""
 
+import functools
 import re
 
 import numpy as np
@@ -173,6 +174,8 @@ def test_measures_of_images_that_hold_nan(model, name):
         ("hessian_trace", {"num_probes": None}, "num_probes=None: write"),
         ("pac_bayes_flatness", {"delta": "a"}, "delta='a': write a number"),
         ("path_norm", {"point": 3}, "point=3: write a text"),
+        ("pac_bayes_sigma", {"bounds": None}, "bounds=None: write two numbers"),
+        ("sharpness_alpha", {"bounds": [1]}, r"bounds=\[1\]: write two"),
     ],
 )
 def test_settings_of_the_wrong_type(model, name, settings, message):
@@ -294,9 +297,26 @@ def test_names_in_the_place_of_variables(model, variables):
         measures.sam_sharpness,
         measures.layer_traces,
         measures.parameter_norm,
+        functools.partial(measures.generalization_bound, num_bits=4),
     ):
         with _told(errors.ConfigError, "pass a function from a model"):
             measure(model, GOOD, variables=variables)
+
+
+def test_what_is_no_name_of_a_layer():
+    with _told(errors.ConfigError, r"of_layer has name=\[\]: write a text"):
+        measures.of_layer([])
+
+
+@pytest.mark.parametrize("at_once", [None, "a", [], 0, -1])
+def test_batches_at_once(model, at_once):
+    with _told(errors.ConfigError, "at_once( is|=).*: (write|let it be) "):
+        measures.evaluate(model, GOOD, at_once=at_once)
+
+
+def test_a_landscape_that_shows_no_progress(model):
+    with _told(errors.ConfigError, "progress=None: write a function"):
+        measures.loss_landscape(model, GOOD, progress=None)
 
 
 def test_a_deployed_network_stands_for_its_model(twin):
@@ -333,9 +353,10 @@ def test_gaps_of_what_is_no_evaluation(model):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"budget": None}, "budget is None: pass a number of bytes"),
-        ({"budget": "10kB"}, "budget is '10kB': pass a number of bytes"),
+        ({"budget": None}, "budget=None: write a number"),
+        ({"budget": "10kB"}, "budget='10kB': write a number"),
         ({"budget": 1000, "choices": 4}, r"such as \(4, 8\)"),
+        ({"budget": 1000, "choices": "a"}, "bits"),
     ],
 )
 def test_budgets(model, settings, message):

@@ -134,6 +134,9 @@ def test_arguments_reach_the_model():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        (None, "the model is None: pass its name and arguments, such as"),
+        ("nin", "the model is 'nin': pass its name and arguments, such as"),
+        ([], "model.name None is unknown: choose one of"),
         ({"name": "vgg"}, r"'vgg' is unknown: choose one of \['cifar_swin',"),
         ({"name": "nin", "stem": "cifar"}, "model.stem is not an argument"),
         ({"name": "resnet20", "stem": "cifar"}, r"takes \['depth', 'width'\]"),

@@ -16,7 +16,7 @@ import pytest
 from export import run_on_device
 from qgen_tf import data, errors, training
 from qgen_tf.measures import evaluate, predictor
-from qgen_tf.study import bundling, exporting, tables
+from qgen_tf.study import bundling, comparison, exporting, tables
 from qgen_tf.training import RunDirectory
 from tests import tiny
 
@@ -64,7 +64,7 @@ def _run(folder):
 
 def test_the_device_gives_the_gap_of_the_file(bundled):
     run_dir, folder, result = bundled
-    record = bundling.compare(run_dir, result, margin=50.0)
+    record = comparison.compare(run_dir, result, margin=50.0)
     assert record["verdict"] == "same"
     assert record["equivalence"]["margin"] == 50.0
     for quantity in ("accuracy", "loss"):
@@ -84,7 +84,7 @@ def test_the_device_gives_the_gap_of_the_file(bundled):
 
 def test_gaps_are_those_of_an_evaluation(bundled):
     run_dir, folder, result = bundled
-    record = bundling.compare(run_dir, result)
+    record = comparison.compare(run_dir, result)
     run = RunDirectory(run_dir)
     splits = data.load(run.config.dataset)
     predict = predictor(training.load_model(run_dir))
@@ -111,7 +111,7 @@ def test_gaps_are_those_of_an_evaluation(bundled):
 def test_a_verification_finds_the_same_gap_of_the_file(bundled):
     run_dir, _, result = bundled
     verified = exporting.verify(run_dir)["tflite_gap"]
-    found = bundling.compare(run_dir, result)["device_gap"]
+    found = comparison.compare(run_dir, result)["device_gap"]
     for quantity in ("accuracy", "loss"):
         for name in ("value", "low", "high"):
             assert found[quantity][name] == pytest.approx(
@@ -135,7 +135,7 @@ def test_a_device_that_errs_is_different(bundled, tmp_path):
     run_dir, _, result = bundled
     right = np.packbits(np.ones(100, bool))
     path = _changed(result, tmp_path / "x.json", correct=_encoded(right))
-    record = bundling.compare(run_dir, path, margin=0.5)
+    record = comparison.compare(run_dir, path, margin=0.5)
     assert record["verdict"] == "different"
     assert record["test"]["accuracy"] == 100.0
     mcnemar = record["test"]["mcnemar"]
@@ -167,7 +167,7 @@ def test_few_examples_cannot_tell(few, tmp_path):
     path = _changed(
         result, tmp_path / "x.json", correct=_encoded(np.packbits(flipped))
     )
-    record = bundling.compare(run_dir, path, margin=1.0)
+    record = comparison.compare(run_dir, path, margin=1.0)
     assert record["test"]["agreement"]["num_examples"] == COUNT
     assert record["verdict"] == "cannot tell"
 
@@ -200,7 +200,7 @@ def test_each_storage_runs(workdir, tmp_path, label, storage):
     )
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["expand_low_bits"] == (storage == "int2")
-    record = bundling.compare(run_dir, _run(tmp_path / "out"), margin=30.0)
+    record = comparison.compare(run_dir, _run(tmp_path / "out"), margin=30.0)
     assert record["verdict"] == "same"
     assert record["storage"] == storage
     assert record["is_float"] == (label == "float")
@@ -226,7 +226,7 @@ def test_a_bundle_is_made_again_where_it_is(bundled):
 
 def test_the_result_of_another_run_is_refused(few, bundled):
     with pytest.raises(errors.ExportError, match="was not made of"):
-        bundling.compare(few[0], bundled[2])
+        comparison.compare(few[0], bundled[2])
 
 
 def test_a_result_of_other_examples_is_refused(bundled, tmp_path):
@@ -241,7 +241,7 @@ def test_a_result_of_other_examples_is_refused(bundled, tmp_path):
         same_class=8,
     )
     with pytest.raises(errors.ExportError, match="has 8 examples where"):
-        bundling.compare(run_dir, path)
+        comparison.compare(run_dir, path)
 
 
 def _compressed():
@@ -257,13 +257,13 @@ def test_damaged_evaluations_are_refused(bundled, tmp_path, damage):
     (path,) = copy.glob("export/bundles/*/evaluations.npz")
     path.write_bytes(damage) if damage is not None else path.unlink()
     with pytest.raises(errors.RunDirectoryError, match="evaluations.npz is"):
-        bundling.compare(copy, result)
+        comparison.compare(copy, result)
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])
 def test_a_margin_is_positive(bundled, margin):
     with pytest.raises(errors.ConfigError, match="margin is"):
-        bundling.compare(bundled[0], bundled[2], margin=margin)
+        comparison.compare(bundled[0], bundled[2], margin=margin)
 
 
 @pytest.mark.parametrize("count", [-1, 101])
@@ -316,7 +316,7 @@ def test_a_bundle_runs_where_little_is_installed(bundled, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     result = tmp_path / "out" / "device_result.json"
-    record = bundling.compare(run_dir, result, margin=30.0)
+    record = comparison.compare(run_dir, result, margin=30.0)
     assert record["verdict"] == "same"
     for split in ("train", "test"):
         assert record[split]["agreement"]["different_outputs"] == 0

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from export.model_file import parse
 from export.weights import read_weights
 from qgen_tf import errors, training
 from qgen_tf.measures.equivalence import LEVEL
-from qgen_tf.study import exporting, records, tables
+from qgen_tf.study import explaining, exporting, records, tables
 from qgen_tf.study.exporting import Settings
 from qgen_tf.study.reporting import verification_page
 from qgen_tf.study.reporting.divergence_figure import divergence_figure
@@ -281,7 +279,7 @@ def test_unknown_storage_and_kernels(trained, tmp_path):
 
 def test_a_run_that_is_not_trained(tmp_path):
     run = RunDirectory.create(tmp_path, tiny.config())
-    for stage in (exporting.export, exporting.verify, exporting.explain):
+    for stage in (exporting.export, exporting.verify, explaining.explain):
         with pytest.raises(errors.RunDirectoryError, match="not trained"):
             stage(run.path)
 
@@ -304,10 +302,8 @@ def test_explaining_names_the_first_layer(verified, tmp_path, monkeypatch):
         seen.append((content, images.shape, kernels, expand_low_bits))
         return tuple(_LayerDifference(*layer) for layer in _LAYERS)
 
-    module = types.SimpleNamespace(explain=explain)
-    monkeypatch.setitem(sys.modules, "export.divergence", module)
-    monkeypatch.setattr("export.divergence", module, raising=False)
-    rows = exporting.explain(run.path, Settings(kernels="builtin"))
+    monkeypatch.setattr(explaining.divergence, "explain", explain)
+    rows = explaining.explain(run.path, Settings(kernels="builtin"))
     content = (run.path / exporting.MODEL_FILE).read_bytes()
     assert seen == [(content, (100, 8, 8, 1), "builtin", False)]
     assert [tuple(row.values()) for row in rows] == [*_LAYERS]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qgen_tf
-from qgen_tf import errors
+from qgen_tf import errors, training
 from qgen_tf.compat import keras
 from qgen_tf.quantization import inference_model, quantize_model
 from qgen_tf.training import RunDirectory, optimizers, run_path
@@ -98,8 +98,21 @@ def test_what_is_no_path(given):
         RunDirectory,
         lambda workdir: run_path(workdir, tiny.config()),
     ):
-        with _told(errors.RunDirectoryError, "is no path of a folder: pass"):
+        with _told(errors.ConfigError, "has (path|workdir)=.*: write a path"):
             function(given)
+
+
+@pytest.mark.parametrize("given", [None, "digits.py", {}])
+def test_what_is_no_config(tmp_path, given):
+    for function in (
+        training.float_config,
+        training.label,
+        lambda config: training.with_bits(config, 4, 4),
+        lambda config: RunDirectory.create(tmp_path, config),
+    ):
+        with _told(errors.ConfigError, "has config=.*: write a config, such"):
+            function(given)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("rate", ["a", None, math.nan, math.inf, 0, -1.0])

@@ -35,6 +35,12 @@ def test_an_unknown_strategy_is_refused():
         training.get_strategy("mirored")
 
 
+@pytest.mark.parametrize("name", [None, [], {}, 3])
+def test_what_is_no_name_of_a_strategy_is_refused(name):
+    with pytest.raises(errors.ConfigError, match="is unknown: choose one of"):
+        training.get_strategy(name)
+
+
 _WORKERS = ["localhost:1", "localhost:2"]
 
 
