@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 import tensorflow as tf
 
-from qgen_tf import config, errors
+from qgen_tf import config, errors, sharing
 from qgen_tf.data import (
     augmentation,
     corruptions,
@@ -135,26 +133,7 @@ class Splits:
         )
 
 
-_loaded: contextvars.ContextVar[dict[str, Splits] | None] = (
-    contextvars.ContextVar("loaded", default=None)
-)
-
-
-@contextlib.contextmanager
-def shared() -> Iterator[None]:
-    """Loads a data set once for all that asks for it inside.
-
-    It stays in memory until the end; files that change inside are not read
-    again.
-    """
-    outer = _loaded.get()
-    token = _loaded.set({} if outer is None else outer)
-    try:
-        yield
-    finally:
-        _loaded.reset(token)
-
-
+@sharing.remembered
 def load(dataset_config: Any) -> Splits:
     """Loads the data set of a config; inside of `shared`, once.
 
@@ -171,13 +150,7 @@ def load(dataset_config: Any) -> Splits:
         class.
     """
     _require_fields(dataset_config)
-    loaded = _loaded.get()
-    if loaded is None:
-        return _load(dataset_config)
-    key = dataset_config.to_json(sort_keys=True)
-    if key not in loaded:
-        loaded[key] = _load(dataset_config)
-    return loaded[key]
+    return _load(dataset_config)
 
 
 def _require_fields(dataset_config: Any) -> None:

@@ -33,12 +33,12 @@ from qgen_tf.measures.predicted_rise import LossRise, loss_rises
 from qgen_tf.measures.regularization import regularization
 from qgen_tf.measures.result import MeasureResult
 from qgen_tf.measures.sam import sam_sharpness
-from qgen_tf.measures.sharing import shared
 from qgen_tf.measures.sharpness import average_sharpness
 from qgen_tf.measures.sharpness_alpha import sharpness_alpha
 from qgen_tf.measures.spectrum import Eigenvalues, top_eigenvalues
 from qgen_tf.measures.weights import of_layer
 from qgen_tf.measures.worst_case import worst_case_sharpness
+from qgen_tf.sharing import shared
 
 # The published epsilon of 1e-3 suits Gaussian noise. All weights at once, in
 # the worst direction, may cost the whole accuracy that far away.

@@ -10,7 +10,7 @@ from concurrent import futures
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
 from qgen_tf.measures.arguments import (
     keras_model,
@@ -54,6 +54,7 @@ class Evaluation:
         return 100.0 * float(self.correct.mean())
 
 
+@sharing.remembered
 def predictor(
     model: keras.Model | InferenceModel,
 ) -> Callable[[np.ndarray], np.ndarray]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import perturbations, sharing
+from qgen_tf.measures import perturbations
 from qgen_tf.measures.arguments import keras_model
 from qgen_tf.measures.hessian import LayerTrace, traces_of
 from qgen_tf.measures.hessian_products import random_signs

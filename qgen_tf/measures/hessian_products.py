@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import sharing
 from qgen_tf.measures.losses import LossFn, losses_of
 from qgen_tf.measures.objective import Objective, of_numbers
 from qgen_tf.measures.perturbations import Variables

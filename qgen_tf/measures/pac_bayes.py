@@ -6,9 +6,9 @@ import math
 
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import perturbations, search, sharing
+from qgen_tf.measures import perturbations, search
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables
 from qgen_tf.measures.result import MeasureResult

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import sharing
 from qgen_tf.measures.arguments import chosen_weights, keras_model
 from qgen_tf.measures.losses import LossFn
 from qgen_tf.measures.objective import Objective

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import perturbations, rises, sharing
+from qgen_tf.measures import perturbations, rises
 from qgen_tf.measures.balls import Ellipsoid, units
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables

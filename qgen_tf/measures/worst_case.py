@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import ascent, perturbations, rises, sharing
+from qgen_tf.measures import ascent, perturbations, rises
 from qgen_tf.measures.balls import Ball, Box, Ellipsoid, units
 from qgen_tf.measures.losses import LossFn, cross_entropy
 from qgen_tf.measures.perturbations import Variables

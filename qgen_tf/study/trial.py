@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from qgen_tf import data, training
+from qgen_tf import sharing, training
 from qgen_tf.study import distorting, exporting, measuring
 from qgen_tf.training import RunDirectory
 
@@ -83,7 +83,7 @@ def run(
     Raises:
       UserError: a setting is wrong, data is missing, or training diverged.
     """
-    with data.shared():
+    with sharing.shared():
         for stage in stages(config, workdir):
             if not stage.is_done():
                 begun = time.monotonic()

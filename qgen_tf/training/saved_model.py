@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import ml_collections
 
-from qgen_tf import errors, models
+from qgen_tf import errors, models, sharing
 from qgen_tf.compat import keras
 from qgen_tf.quantization import BitScheme, quantize_model
 from qgen_tf.training.run_directory import (
@@ -62,10 +62,11 @@ def _digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@sharing.remembered
 def load_model(
     run_dir: str | os.PathLike[str], *, initial: bool = False
 ) -> keras.Model:
-    """Returns the trained model of a run directory.
+    """Returns the trained model of a run directory; inside of `shared`, one.
 
     The model is built anew from the config and given its weights: no scope, no
     custom objects, no code from the file. Mixed precision is of training: the

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import perturbations, sharing
+from qgen_tf.measures import perturbations
 from qgen_tf.measures import predicted_rise as module
 from qgen_tf.measures.predicted_rise import ALL_LAYERS, loss_rises
 from qgen_tf.quantization import BitScheme, inference_model, quantize_model

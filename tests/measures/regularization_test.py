@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import hessian_products, sharing
+from qgen_tf.measures import hessian_products
 from qgen_tf.measures.regularization import regularization
 from qgen_tf.quantization import BitScheme, quantize_model
 from tests.measures import closed_forms

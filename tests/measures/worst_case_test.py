@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from qgen_tf import errors
+from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
-from qgen_tf.measures import ascent, perturbations, sharing
+from qgen_tf.measures import ascent, perturbations
 from qgen_tf.measures.balls import Ellipsoid
 from qgen_tf.measures.losses import cross_entropy
 from qgen_tf.measures.worst_case import RADII, worst_case_sharpness

@@ -1,38 +1,45 @@
-"""Results that several measures of one model need, found once."""
+"""What several parts of one task need, found once."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
 import functools
 import inspect
+import os
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ParamSpec, TypeVar
+
+import ml_collections
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_found: contextvars.ContextVar[dict[Hashable, Any] | None] = (
+_found: contextvars.ContextVar[collections.ChainMap[Hashable, Any] | None] = (
     contextvars.ContextVar("found", default=None)
 )
 
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Lets the measures inside of it share what they find.
+    """Lets what is done inside of it share what it finds.
 
         with measures.shared():
             for measure in measures.MEASURES.values():
                 measure(model, dataset)
 
     The deployed network is then built once, and a search that several measures
-    start from runs once. Models, data sets and functions are told apart as
-    objects: do not change the weights of a model inside.
+    start from runs once; data sets and models of run directories are loaded
+    once. All of it stays in memory until the end. One inside of another knows
+    what that has found, too.
+
+    Models, data sets and functions are told apart as objects: do not change
+    the weights of a model inside. Files that change inside are not read again.
     """
-    if _found.get() is not None:  # inside of another one, which goes on
-        yield
-        return
-    token = _found.set({})
+    outer = _found.get()
+    inner = collections.ChainMap() if outer is None else outer.new_child()
+    token = _found.set(inner)
     try:
         yield
     finally:
@@ -60,7 +67,11 @@ def remembered(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def _key(value: Any) -> Hashable:
-    """Returns numbers and strings as they are, and the identity of objects."""
+    """Returns what an argument says, or else its identity."""
     if isinstance(value, str | int | float | tuple | None):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, ml_collections.ConfigDict):
+        return value.to_json(sort_keys=True)
     return id(value)

@@ -1,8 +1,12 @@
 """What is found once inside of `shared`, and again outside of it."""
 
+import pathlib
+
+import ml_collections
 import pytest
 
-from qgen_tf.measures import average_sharpness, perturbations, sharing
+from qgen_tf import sharing
+from qgen_tf.measures import average_sharpness, perturbations
 from tests.measures import closed_forms
 
 
@@ -37,13 +41,28 @@ def test_inside_equal_arguments_are_found_once(calls):
     assert found == [1, 1, 2, 1]
 
 
-def test_one_inside_of_another_shares_with_it(calls):
+def test_one_inside_of_another_knows_what_that_found(calls):
     found, noted = calls
     with sharing.shared():
-        with sharing.shared():
-            noted(1)
         noted(1)
-    assert found == [1]
+        with sharing.shared():
+            assert noted(1) is noted(1)
+            assert noted(2) is noted(2)
+        assert found == [1, 2]
+        noted(2)  # which was let go
+    assert found == [1, 2, 2]
+
+
+def test_paths_and_configs_are_told_apart_by_what_they_say(calls):
+    found, noted = calls
+    with sharing.shared():
+        assert noted(pathlib.Path("a")) is noted("a")
+        config = ml_collections.ConfigDict({"a": 1, "b": 2})
+        same = ml_collections.ConfigDict({"b": 2, "a": 1})
+        assert noted(config) is noted(same)
+        same.a = 3
+        assert noted(config) is not noted(same)
+    assert len(found) == 3
 
 
 def test_objects_are_told_apart_by_identity(calls):
