@@ -17,8 +17,8 @@ records.csv (a row for each model), noise.csv (for each quantized layer), and
 hparams, for tensorboard --logdir. With --recommend it prints which bits to
 choose, and writes nothing.
 
-In place of run directories it takes records: files that it wrote, maybe on
-several machines, which are put together.
+In place of --name it takes records: files that it wrote, maybe on several
+machines, and folders of runs, which are put together.
 
 Examples:
   qgen-report --workdir=runs --name=quickstart
@@ -30,12 +30,17 @@ Examples:
   qgen-report --workdir=runs --name=quickstart --recommend --margin=1
       a gap that is larger by less than 1 point counts as no larger
   qgen-report --records=part1/records.parquet,part2/records.csv --output=all
+  qgen-report --records=part1/records.parquet,runs --output=all
+      with what only run directories say, of those in runs
 """
 
 _WORKDIR = program.define_workdir()
 _NAME = flags.DEFINE_string("name", None, "name of the config of the runs.")
 _RECORDS = flags.DEFINE_list(
-    "records", None, "files of records, .parquet or .csv, instead of runs."
+    "records",
+    None,
+    "files of records, .parquet or .csv, or folders of runs, instead of a "
+    "name.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -69,7 +74,9 @@ def _main() -> None:
     from qgen_tf.study import guidance, publishing, records
 
     if name is None:
-        frame, runs, folder = records.load(_RECORDS.value), [], "report"
+        frame, folder = records.load(_RECORDS.value), "report"
+        folders = filter(os.path.isdir, _RECORDS.value)
+        runs = [run for path in folders for run in records.find(path)]
     else:
         found = records.survey(_WORKDIR.value, name)
         if found.warning:

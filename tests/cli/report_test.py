@@ -1,13 +1,10 @@
 """`qgen-report` as a user meets it: files, recommendation, mistakes."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
 from qgen_tf.study import records
-from tests import imports, tiny
+from tests import forks, tiny
 from tests.study import fake_runs
 from tests.study.reporting import report_records
 
@@ -35,33 +32,22 @@ def workdir(tmp_path):
     return tmp_path / "runs"
 
 
-def _start(*arguments, cwd=None):
-    return subprocess.Popen(
-        [sys.executable, "-m", "qgen_tf.cli.report", *arguments],
-        env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
+def _run(*arguments, cwd=None):
+    found = forks.run(forks.command, "report", *arguments, cwd=cwd)
+    return found.returncode, found.stdout, found.stderr
 
 
 @pytest.mark.slow
 def test_runs_are_reported_and_recommended(workdir):
     flags = (f"--workdir={workdir}", "--name=tiny")
-    status, recommended, stderr = _finish(_start(*flags, "--recommend"))
+    status, recommended, stderr = _run(*flags, "--recommend")
     assert status == 0, stderr
     words = " ".join(recommended.split())
     assert "Choose w4a8. Over 3 float models, its files" in words
     assert [path.name for path in workdir.iterdir() if path.name == "tiny"] == (
         []
     )
-    status, stdout, stderr = _finish(_start(*flags))
+    status, stdout, stderr = _run(*flags)
     assert status == 0, stderr
     assert "1 of 7 runs are not finished: tiny-float-" in stderr
     assert "(not measured)" in stderr
@@ -76,21 +62,17 @@ def test_runs_are_reported_and_recommended(workdir):
 
 
 @pytest.mark.slow
-def test_records_of_several_machines_are_put_together(tmp_path):
+def test_records_and_runs_are_put_together(workdir, tmp_path):
     frame = report_records.records(num_floats=4)
-    clusters = frame["twin_of"].unique()
-    for part, chosen in (("a", clusters[:2]), ("b", clusters[2:])):
-        records.write(frame[frame["twin_of"].isin(chosen)], tmp_path / part)
-    status, stdout, stderr = _finish(
-        _start("--records=a/records.csv,b/records.parquet", cwd=tmp_path)
-    )
+    records.write(frame, tmp_path / "a")
+    status, stdout, stderr = _run("--records=a/records.csv,runs", cwd=tmp_path)
     assert status == 0, stderr
     assert stdout.splitlines()[-1] == "report/report.html"
-    assert stdout.splitlines()[1].split() == ["models", *"4444"]
     folder = tmp_path / "report"
-    assert {path.name for path in folder.iterdir()} == _FILES
-    assert len(records.load(folder / "records.parquet")) == len(frame)
-    assert len([*(folder / "hparams").glob("*/*tfevents*")]) == len(frame)
+    # with the noise of those that have a directory
+    assert {path.name for path in folder.iterdir()} == _FILES | {"noise.csv"}
+    assert len(records.load(folder / "records.parquet")) == len(frame) + 6
+    assert len([*(folder / "hparams").glob("*/*tfevents*")]) == len(frame) + 6
 
 
 def test_mistakes_are_one_sentence(tmp_path):
@@ -99,10 +81,9 @@ def test_mistakes_are_one_sentence(tmp_path):
         (): "--name is missing",
         ("--records=foreign.csv",): "no column 'a'",
     }
-    processes = [_start(*flags, cwd=tmp_path) for flags in cases]
-    for process, message in zip(processes, cases.values(), strict=True):
-        status, stdout, stderr = _finish(process)
+    for flags, message in cases.items():
+        status, stdout, stderr = _run(*flags, cwd=tmp_path)
         assert (status, stdout) == (2, "")
         (line,) = stderr.splitlines()
-        assert line.startswith("report.py: ") and message in line
+        assert line.startswith("qgen-report: ") and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["foreign.csv"]
