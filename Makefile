@@ -91,7 +91,7 @@ kill: $(VENV)/installed-test ## kill commands at random moments, for long
 	$(BIN)/python -m tests.faults.kill --kills=30 $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed-test ## check style and types
 	$(BIN)/ruff check .

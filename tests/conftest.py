@@ -9,12 +9,17 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import gc
 import random
 
 import numpy as np
 import pytest
 
 from qgen_tf.compat import keras  # legacy, before a test imports TensorFlow
+
+# Graphs are many objects that live long. To look for garbage among all of them
+# as often as Python does takes a twentieth of the time.
+gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_addoption(parser):
@@ -43,4 +48,10 @@ def _seed():
 
 def pytest_collection_modifyitems(items):
     """Starts with the files that take longest, so that no worker idles."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Leaves what has been imported out of every search for garbage."""
+    gc.freeze()

@@ -55,6 +55,10 @@ def tiny_nin():
     return nin((8, 8, 1), 10, width=12, depth=2)
 
 
+def small_nin():
+    return nin((8, 8, 1), 10, width=8, depth=1)
+
+
 def _norm(**kwargs):
     return layers.BatchNormalization(momentum=0.9, **kwargs)
 

@@ -2,54 +2,37 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
-import subprocess
-import sys
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+from qgen_tf import errors
 from qgen_tf.data import corruptions
 from qgen_tf.study import exporting
 from qgen_tf.training import TRAINED_FILE, RunDirectory
-from tests import imports, tiny
+from tests import forks, tiny
 
 _CONTENT = b"a model"
 
 
-def _start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "qgen_tf.cli.export", *arguments],
-        env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _run(*arguments):
+    return forks.run(forks.command, "export", *arguments)
 
 
-def _in_a_child(code, values=None):
-    """Runs code beside the program, whose flags other programs have, too."""
-    preamble = (
-        "import json, sys\n"
-        "from absl import flags\n"
-        "from absl.testing import flagsaver\n"
-        "from qgen_tf import errors\n"
-        "from qgen_tf.cli import export as program\n"
-        "flags.FLAGS.mark_as_parsed()\n"
-        "values = json.loads(sys.argv[1])\n"
-    )
-    output = subprocess.run(
-        [sys.executable, "-c", preamble + code, json.dumps(values)],
-        env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return json.loads(output)
+def _program():
+    """Imports the program; other programs have flags of the same names."""
+    program = importlib.import_module("qgen_tf.cli.export")
+    flags.FLAGS.mark_as_parsed()
+    return program
 
 
-def _finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
+def _in_a_child(function, *arguments):
+    result = forks.run(function, *arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def _record(verdict):
@@ -102,21 +85,28 @@ def _run_with(folder, verdict):
     return run
 
 
-@pytest.mark.slow
 def test_the_verdict_is_the_exit_status(tmp_path):
     statuses = {"same": 0, "different": 1, "cannot tell": 2}
-    processes = []
-    for name, verdict in enumerate(statuses):
+    for name, (verdict, status) in enumerate(statuses.items()):
         run = _run_with(tmp_path / str(name), verdict)
-        processes.append(_start(f"--run_dir={run.path}", "--verify"))
-    for process, (verdict, status) in zip(
-        processes, statuses.items(), strict=True
-    ):
-        code, stdout, stderr = _finish(process)
-        assert code == status, stderr
-        assert stdout.startswith(f"same gap as the trained model: {verdict}\n")
-        assert "in float: 2 MEAN, 1 CONV_2D" in stdout
-        assert "Traceback" not in stderr
+        found = _run(f"--run_dir={run.path}", "--verify")
+        assert found.returncode == status, found.stderr
+        assert found.stdout.startswith(
+            f"same gap as the trained model: {verdict}\n"
+        )
+        assert "in float: 2 MEAN, 1 CONV_2D" in found.stdout
+        assert "Traceback" not in found.stderr
+
+
+def _refusal(values):
+    """Prints what is said of the values of flags, of which one is refused."""
+    program = _program()
+    with flagsaver.flagsaver(**values):
+        try:
+            program._check_flags()
+        except errors.ConfigError as error:
+            print(json.dumps(str(error)))
+    program._check_flags()
 
 
 @pytest.mark.parametrize(
@@ -134,18 +124,9 @@ def test_the_verdict_is_the_exit_status(tmp_path):
     ],
 )
 def test_flags_that_exclude_or_miss_one_another(values, message):
-    code = (
-        "with flagsaver.flagsaver(**values):\n"
-        "    try:\n"
-        "        program._check_flags()\n"
-        "    except errors.ConfigError as error:\n"
-        "        print(json.dumps(str(error)))\n"
-        "program._check_flags()"
-    )
-    assert message in _in_a_child(code, values)
+    assert message in _in_a_child(_refusal, values)
 
 
-@pytest.mark.slow
 def test_mistakes(tmp_path):
     done = f"--run_dir={_run_with(tmp_path / 'done', 'same').path}"
     (tmp_path / "new").mkdir()
@@ -157,26 +138,30 @@ def test_mistakes(tmp_path):
         (done, "--verify", "--corruption=fog", "--severity=6"): "severity is 6",
         (f"--run_dir={new}", "--verify"): "is not trained to the end",
     }
-    processes = [_start(*arguments) for arguments in cases]
-    for process, message in zip(processes, cases.values(), strict=True):
-        code, stdout, stderr = _finish(process)
-        assert code == 2
-        assert stdout == ""
-        last = stderr.splitlines()[-1]
-        assert last.startswith("export.py: ") and message in last
-        assert "Traceback" not in stderr
+    for arguments, message in cases.items():
+        found = _run(*arguments)
+        assert (found.returncode, found.stdout) == (2, "")
+        last = found.stderr.splitlines()[-1]
+        assert last.startswith("qgen-export: ") and message in last
+        assert "Traceback" not in found.stderr
+
+
+def _described():
+    """Prints the help of a flag and the defaults of others."""
+    program = _program()
+    holders = (program._MARGIN, program._STORAGE, program._KERNELS)
+    print(
+        json.dumps(
+            [
+                program._CORRUPTION._flagvalues["corruption"].help,
+                *(holder.default for holder in holders),
+            ]
+        )
+    )
 
 
 def test_help_and_defaults():
-    code = (
-        "print(json.dumps([\n"
-        "    program._CORRUPTION._flagvalues['corruption'].help,\n"
-        "    program._MARGIN.default,\n"
-        "    program._STORAGE.default,\n"
-        "    program._KERNELS.default,\n"
-        "]))"
-    )
-    text, *defaults = _in_a_child(code)
+    text, *defaults = _in_a_child(_described)
     for kind in corruptions.CORRUPTIONS:
         assert kind in " ".join(text.split())
     usual = exporting.DEFAULTS

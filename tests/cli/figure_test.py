@@ -1,8 +1,6 @@
 """`qgen-figure` as a user meets it: files, mistakes, exit codes."""
 
-import os
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree
 
@@ -13,7 +11,7 @@ from qgen_tf import training
 from qgen_tf.cli import figure
 from qgen_tf.study.reporting import landscape_figures
 from qgen_tf.training import RunDirectory
-from tests import imports, tiny
+from tests import forks, tiny
 
 _QUICK = ("--num_points=3", "--num_examples=32")
 _SIGNATURES = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
@@ -37,10 +35,7 @@ def _texts(path):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A float run and its twin of 4 bits, trained for a moment."""
-    workdir = tmp_path_factory.mktemp("runs")
-    config = tiny.config(epochs=1)
-    trials = [training.float_config(config), training.with_bits(config, 4, 8)]
-    return [training.train(trial, workdir).path for trial in trials]
+    return [run.path for run in tiny.copies(tmp_path_factory.mktemp("runs"))]
 
 
 @pytest.fixture
@@ -71,16 +66,9 @@ def _assert_one_sentence(result, *parts):
         assert part in line
 
 
-@pytest.mark.slow
 def test_a_landscape_in_a_process_of_its_own(runs, tmp_path):
     output = tmp_path / "figures" / "x.svg"
-    process = subprocess.run(
-        [sys.executable, "-m", "qgen_tf.cli.figure", *_arguments(output, runs)],
-        env=os.environ | {"PYTHONPATH": str(imports.REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    process = forks.run(forks.command, "figure", *_arguments(output, runs))
     assert process.returncode == 0, process.stderr
     assert process.stdout == f"{output}\n"
     # a bar for each run, over its passes

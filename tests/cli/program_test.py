@@ -8,7 +8,7 @@ import pytest
 
 from qgen_tf import measures
 from qgen_tf.cli import measure, program
-from tests import imports
+from tests import forks, imports
 
 _PROGRAMS = (
     *("train", "measure", "export", "sweep", "report", "figure"),
@@ -16,26 +16,19 @@ _PROGRAMS = (
 )
 
 
-def _start(name, *arguments, cwd=None):
-    return subprocess.Popen(
+def _run(name, *arguments, **settings):
+    return forks.run(forks.command, name, *arguments, **settings)
+
+
+def _run_alone(name, *arguments):
+    """Runs a program in a process that imports TensorFlow itself, if at all."""
+    return subprocess.run(
         [sys.executable, "-m", f"qgen_tf.cli.{name}", *arguments],
         env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=300,
     )
-
-
-def _finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(
-        process.args, process.returncode, stdout, stderr
-    )
-
-
-def _run(name, *arguments):
-    return _finish(_start(name, *arguments))
 
 
 def _assert_one_sentence(result, *parts):
@@ -53,7 +46,6 @@ def test_help_teaches(name):
     assert result.returncode == 0
     assert f"Examples:\n  qgen-{name} --" in result.stdout
     assert "Flags:" in result.stdout
-    assert "TensorFlow" not in result.stderr
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
@@ -66,7 +58,9 @@ def test_help_lists_the_measures():
 
 
 def test_help_lists_the_configs():
-    text = " ".join(_run("train", "--help").stdout.split())
+    result = _run_alone("train", "--help")
+    assert "TensorFlow" not in result.stderr
+    text = " ".join(result.stdout.split())
     assert "cifar10_nin, cifar10_resnet18, cifar10_resnet20" in text
 
 
@@ -113,9 +107,11 @@ def test_a_config_of_ones_own_with_a_mistake(tmp_path, content, parts):
     _assert_one_sentence(_run("train", f"--config={note}"), *parts)
 
 
-@pytest.mark.parametrize("name", ["measure", "export"])
-def test_a_run_directory_is_asked_for(name):
-    _assert_one_sentence(_run(name), "--run_dir is missing")
+@pytest.mark.parametrize(
+    ("name", "run"), [("measure", _run_alone), ("export", _run)]
+)
+def test_a_run_directory_is_asked_for(name, run):
+    _assert_one_sentence(run(name), "--run_dir is missing")
 
 
 def test_mistakes_that_need_tensorflow_to_be_seen(tmp_path):
@@ -130,14 +126,11 @@ def test_mistakes_that_need_tensorflow_to_be_seen(tmp_path):
         ),
         ("report", f"--workdir={tmp_path}", "--name=x"): "qgen-sweep",
     }
-    processes = [_start(*arguments, cwd=tmp_path) for arguments in cases]
-    for process, (arguments, message) in zip(
-        processes, cases.items(), strict=True
-    ):
-        result = _finish(process)
+    for (name, *arguments), message in cases.items():
+        result = _run(name, *arguments, cwd=tmp_path)
         assert result.returncode == 2, result.stderr
         last = result.stderr.splitlines()[-1]
-        assert last.startswith(f"{arguments[0]}.py: ") and message in last
+        assert last.startswith(f"qgen-{name}: ") and message in last
         assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 

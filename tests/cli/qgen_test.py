@@ -10,24 +10,9 @@ import pytest
 
 import qgen_tf
 from qgen_tf.cli import qgen
-from tests import imports
+from tests import forks, imports
 
 _CLI = imports.REPOSITORY / "qgen_tf" / "cli"
-
-
-def _start(*arguments, module="qgen"):
-    return subprocess.Popen(
-        [sys.executable, "-m", f"qgen_tf.cli.{module}", *arguments],
-        env={"PYTHONPATH": str(imports.REPOSITORY), "PATH": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["help"], ["-h"]])
@@ -77,22 +62,23 @@ def test_every_program_is_a_command():
 
 
 def test_a_command_is_the_program_of_that_name():
-    helps = {name: _start(name, "--help") for name in qgen.COMMANDS}
-    for name, process in helps.items():
-        status, stdout, _ = _finish(process)
-        assert status == 0
-        assert stdout.count(f"qgen-{name} --") >= 1
-        for flag in re.findall(r"--(\w+)", qgen.COMMANDS[name].example):
-            assert f"\n  --{flag}=...\n" in stdout, (name, flag)
+    for name, each in qgen.COMMANDS.items():
+        result = forks.run(forks.command, "qgen", name, "--help")
+        assert result.returncode == 0
+        assert result.stdout.count(f"qgen-{name} --") >= 1
+        for flag in re.findall(r"--(\w+)", each.example):
+            assert f"\n  --{flag}=...\n" in result.stdout, (name, flag)
 
 
 def test_arguments_and_mistakes_are_passed_on():
     mistake = "--config=quickstrat"
-    ours, theirs = _start("train", mistake), _start(mistake, module="train")
-    status, stdout, stderr = _finish(ours)
-    assert (status, stdout) == (2, "")
-    assert stderr == _finish(theirs)[2].replace("train.py:", "qgen-train:")
-    assert "'quickstrat'" in stderr
+    ours, theirs = (
+        forks.run(forks.command, *names, mistake)
+        for names in (("qgen", "train"), ("train",))
+    )
+    assert (ours.returncode, ours.stdout) == (2, "")
+    assert ours.stderr == theirs.stderr
+    assert "'quickstrat'" in ours.stderr
 
 
 @pytest.mark.parametrize(

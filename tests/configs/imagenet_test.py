@@ -99,6 +99,8 @@ def test_from_files_to_a_verified_device(name, folder, tmp_path, request):
     if name not in _ALWAYS and not request.config.getoption("full"):
         pytest.skip("takes a minute: run with --full")
     config = training.with_bits(_reduced(name, folder), 4, 8)
+    if not request.config.getoption("full"):
+        config.dataset.rand_augment = 0.0  # has tests of its own
     run = training.train(config, tmp_path)
     record = exporting.verify(run.path)
     assert record["train"]["num_examples"] == 16

@@ -1,9 +1,6 @@
 """An epoch of the training stream is a function of seeds and epoch alone."""
 
 import hashlib
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import tensorflow as tf
 
 from qgen_tf import config, data, errors
 from qgen_tf.data import preprocessing
+from tests import forks
 from tests.data.datasets_test import write_image
 
 _ALL_ON = {
@@ -77,26 +75,16 @@ def test_a_resumed_stream_goes_on_bit_for_bit(three_epochs):
     assert _equal(resumed, three_epochs[2 * _STEPS :])
 
 
+def _print_second_epoch():
+    tf.config.experimental.enable_op_determinism()
+    tf.random.set_seed(7)
+    print(_digest(_batches(_load(**_ALL_ON), epochs=2, first_epoch=1)))
+
+
 @pytest.mark.slow
 def test_another_process_sees_the_same(three_epochs):
-    code = (
-        "import tensorflow as tf\n"
-        "from qgen_tf import data\n"
-        "from tests.data import stream_test\n"
-        "tf.config.experimental.enable_op_determinism()\n"
-        "tf.random.set_seed(7)\n"
-        "splits = stream_test._load(**stream_test._ALL_ON)\n"
-        "batches = stream_test._batches(splits, epochs=2, first_epoch=1)\n"
-        "print(stream_test._digest(batches))\n"
-    )
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    result = subprocess.run(
-        [sys.executable, "-c", "import qgen_tf\n" + code],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = forks.run(_print_second_epoch)
+    assert result.returncode == 0, result.stderr
     expected = _digest(three_epochs[_STEPS : 2 * _STEPS])
     assert result.stdout.split()[-1] == expected
 

@@ -84,7 +84,7 @@ def _transformer(build):
 
 @pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
 @pytest.mark.parametrize(
-    "build", [_vit, pytest.param(_swin, marks=pytest.mark.slow)]
+    "build", [_vit, pytest.param(_swin, marks=pytest.mark.full)]
 )
 def test_a_transformer_does_not_diverge(build, kernels):
     network, content = _transformer(build)

@@ -92,21 +92,20 @@ _OPERATORS = {
         "FULLY_CONNECTED",
     ],
 }
-_QUICK = (
-    "transposed",
-    "einsum_dense",
-    "batch_norm_flat",
-    "concatenate",
-    "average_pooling",
-    "upsampling_bilinear",
-    "dilations",
+# the networks of scheme_test.py consist of these
+_USUAL = (
+    "conv",
+    "depthwise",
+    "depthwise_multiplier",
+    "batch_norm_after",
+    "relu6",
 )
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow)
+        pytest.param(name, marks=pytest.mark.full if name in _USUAL else ())
         for name in _NETS
     ],
 )

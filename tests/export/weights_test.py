@@ -23,6 +23,7 @@ from tests.export.files import (
 )
 
 layers = keras.layers
+pytestmark = pytest.mark.slow
 
 
 def _all_operators():
@@ -184,7 +185,9 @@ def test_every_quantizer_at_all_weight_bits(quantizer):
     assert_file_agrees(network)
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize(
+    "bits", [pytest.param(8, marks=pytest.mark.full), 4, 2]
+)
 def test_asymmetric_activations(bits):
     scheme = BitScheme(8, bits, quantizer="lsq_plus")
     network = deployed(layer_nets.randomized(_eight_layers), scheme)

@@ -9,6 +9,7 @@ from qgen_tf.study import exporting, measuring, publishing, records, trial
 from qgen_tf.training import RunDirectory
 from tests.faults import disk
 
+pytestmark = pytest.mark.slow
 _TRAINED = (
     *("config.json", "initial.weights.h5", "final.weights.h5"),
     *("history.csv", "train.json"),

@@ -12,22 +12,19 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import importlib
 import json
-import multiprocessing
 import os
 import pathlib
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 
 import pandas as pd
 import psutil
 
-from tests import imports
+from tests import forks
 
 STAGES = ("train", "measure", "export", "sweep")
 KILLS_A_ROUND = 10
@@ -38,6 +35,7 @@ from tests import tiny
 
 def get_config():
     config = tiny.config()
+    config.measures.names = ("average_sharpness",)
     config.corruptions.kinds = ("contrast",)
     config.corruptions.severities = (1,)
     return config
@@ -51,17 +49,6 @@ _PUBLISHED = "tiny"
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-# Commands are forked from a process that has imported TensorFlow, and has not
-# used it yet: to import it takes longer than what is to be killed.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "qgen_tf.study.publishing",
-        "qgen_tf.study.sweep",
-        "qgen_tf.study.trial",
-    ]
-)
 
 
 def _arguments(stage, workdir):
@@ -83,23 +70,11 @@ def _arguments(stage, workdir):
     ]
 
 
-def _enter(stage, arguments, log):
-    """Becomes a command."""
-    os.environ["PYTHONPATH"] = str(imports.REPOSITORY)
-    with open(log, "ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.argv = [f"qgen-{stage}", "--deterministic", *arguments]
-    importlib.import_module(f"qgen_tf.cli.{stage}").main()
-
-
 def _start(stage, workdir):
-    process = _context.Process(
-        target=_enter,
-        args=(stage, _arguments(stage, workdir), workdir.parent / "log.txt"),
-    )
-    process.start()
-    return process
+    """Forks a command: to import TensorFlow takes longer than most of them."""
+    arguments = ("--deterministic", *_arguments(stage, workdir))
+    log = workdir.parent / "log.txt"
+    return forks.start((log, log), forks.command, stage, *arguments)
 
 
 def _processes(stage, process):

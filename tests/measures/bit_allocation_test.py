@@ -274,8 +274,11 @@ def test_nothing_is_changed(model):
     assert (_rises(first.table) != _rises(_suggest(model, 170).table)).any()
 
 
-@pytest.mark.slow
-def test_a_trained_network_loses_less_than_at_uniform_bits():
+# 4 bits everywhere are what is suggested for 4 bits on average
+@pytest.mark.parametrize(
+    ("bits", "most"), [(3, 0.9), pytest.param(4, 1.05, marks=pytest.mark.full)]
+)
+def test_a_trained_network_loses_less_than_at_uniform_bits(bits, most):
     model = harness.trained(harness.tiny_nin)
     images, labels = harness.digits()
     dataset = _batches(images[: harness.NUM_TRAIN], labels[: harness.NUM_TRAIN])
@@ -288,16 +291,9 @@ def test_a_trained_network_loses_less_than_at_uniform_bits():
         ).loss
 
     float_loss = evaluate(predictor(model), dataset).loss
-    share = {}
-    for bits in (3, 4):
-        uniform = loss(BitScheme(bits, 8, overrides=(("*", bits, 8),)))
-        suggestion = suggest_bits(
-            model, dataset, 2100 * bits / 8, num_probes=16
-        )
-        share[bits] = loss(suggestion.scheme) / uniform
-        predicted = _rises(suggestion.table)[:, CHOICES.index(bits)].sum()
-        assert predicted == pytest.approx(uniform - float_loss, rel=0.6)
+    uniform = loss(BitScheme(bits, 8, overrides=(("*", bits, 8),)))
+    suggestion = suggest_bits(model, dataset, 2100 * bits / 8, num_probes=16)
     assert suggestion.table["num_weights"].sum() == 2100
-    # 4 bits everywhere are what is suggested for 4 bits on average
-    assert share[4] <= 1.05
-    assert share[3] < 0.9
+    assert loss(suggestion.scheme) < most * uniform
+    predicted = _rises(suggestion.table)[:, CHOICES.index(bits)].sum()
+    assert predicted == pytest.approx(uniform - float_loss, rel=0.6)

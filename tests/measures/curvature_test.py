@@ -1,10 +1,8 @@
 """Measures of curvature of Hessians that are written out."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
 from qgen_tf import errors
@@ -15,7 +13,7 @@ from qgen_tf.measures.density import spectral_density
 from qgen_tf.measures.losses import CrossEntropy
 from qgen_tf.measures.weights import of_layer
 from qgen_tf.quantization import BitScheme, inference_model, quantize_model
-from tests import imports
+from tests import forks
 from tests.measures import closed_forms
 from tests.measures.closed_forms import IMAGES
 from tests.measures.explicit_hessian import softmax_hessian
@@ -228,39 +226,26 @@ def test_shared_measures_compile_once():
     assert len(traces) == 2 * first
 
 
-_TWO_REPLICAS = """
-import numpy as np
-import tensorflow as tf
-from qgen_tf.measures.curvature import hessian_top_eigenvalue, hessian_trace
-from tests.measures import closed_forms
-
-(cpu,) = tf.config.list_physical_devices("CPU")
-device = tf.config.LogicalDeviceConfiguration()
-tf.config.set_logical_device_configuration(cpu, [device, device])
-strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
-kernels = [np.sin(np.arange(size)).reshape(shape).astype(np.float32)
-           for size, shape in ((20, (5, 4)), (12, (4, 3)))]
-one = closed_forms.network(*kernels)
-with strategy.scope():
-    two = closed_forms.network(*kernels)
-# the last batch has one example: a replica gets none
-data = closed_forms.dataset(batch_size=31)
-for measure in (hessian_trace, hessian_top_eigenvalue):
-    a, b = (measure(model, data) for model in (one, two))
-    np.testing.assert_allclose(a.value, b.value, rtol=1e-4)
-    assert a.value > 0.01
-print("same")
-"""
+def _measure_on_two_replicas():
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    device = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(cpu, [device, device])
+    strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+    one = closed_forms.network(FIRST, SECOND)
+    with strategy.scope():
+        two = closed_forms.network(FIRST, SECOND)
+    # the last batch has one example: a replica gets none
+    data = closed_forms.dataset(batch_size=31)
+    for measure in MEASURES:
+        a, b = (measure(model, data) for model in (one, two))
+        np.testing.assert_allclose(a.value, b.value, rtol=1e-4)
+        assert a.value > 0.01
+    print("same")
 
 
 def test_two_replicas_measure_as_one():
-    done = subprocess.run(
-        [sys.executable, "-c", _TWO_REPLICAS],
-        capture_output=True,
-        text=True,
-        cwd=imports.REPOSITORY,
-    )
-    assert done.stdout.strip().endswith("same"), done.stderr[-3000:]
+    done = forks.run(_measure_on_two_replicas)
+    assert done.stdout.endswith("same\n"), done.stderr[-3000:]
 
 
 def test_layer_traces_are_what_the_measure_adds_up():

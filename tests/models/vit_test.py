@@ -120,7 +120,9 @@ def test_stochastic_depth_drops_whole_examples():
     assert (outputs == outputs[:, :1, :1]).all()
 
 
-@pytest.mark.parametrize("name", ["cifar_vit", "deit_tiny"])
+@pytest.mark.parametrize(
+    "name", ["cifar_vit", pytest.param("deit_tiny", marks=pytest.mark.full)]
+)
 def test_training_lowers_the_loss(name):
     keras.utils.set_random_seed(0)
     model = models.build({"name": name, **SMALL}, (8, 8, 3), 4)

@@ -161,8 +161,8 @@ def test_negative_gammas_flip_levels_and_zero_ones_clear_them(per_axis):
         (harness.tiny_nin, BitScheme(8, 8)),
         (harness.tiny_nin, BitScheme(4, 4, per_axis=False)),
         (harness.residual, BitScheme(4, 8)),
-        pytest.param(harness.mobile, BitScheme(4, 4), marks=pytest.mark.slow),
-        pytest.param(harness.tiny_nin, BitScheme(2, 8), marks=pytest.mark.slow),
+        pytest.param(harness.mobile, BitScheme(4, 4), marks=pytest.mark.full),
+        pytest.param(harness.tiny_nin, BitScheme(2, 8), marks=pytest.mark.full),
     ],
 )
 def test_a_trained_twin_and_its_deployed_network_agree(build, scheme):

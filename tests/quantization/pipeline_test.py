@@ -19,31 +19,25 @@ from qgen_tf.quantization.quantize import wrappers
 from tests import harness
 from tests.layer_nets import NETS
 
+pytestmark = pytest.mark.slow
 _BITS = range(1, 9)
 EVERY = [*itertools.product(QUANTIZERS, _BITS, NETS)]
 # each quantizer at each number of bits once, each net at least once
 _NET = itertools.cycle(NETS)
 COVER = [(*pair, next(_NET)) for pair in itertools.product(QUANTIZERS, _BITS)]
-# each quantizer at every other number of bits, the next at the others
-HALF = [
+# each quantizer at every third number of bits, the next at the one before it
+THIRD = [
     combination
     for index, combination in enumerate(COVER)
-    if sum(divmod(index, len(_BITS))) % 2 == 0
+    if sum(divmod(index, len(_BITS))) % 3 == 0
 ]
-QUICK = COVER[::9]
 
 
 def pytest_generate_tests(metafunc):
-    if metafunc.config.getoption("full"):
-        chosen = EVERY
-    else:
-        chosen = [
-            pytest.param(*combination, marks=())
-            if combination in QUICK
-            else pytest.param(*combination, marks=pytest.mark.slow)
-            for combination in HALF
-        ]
-    metafunc.parametrize(("quantizer", "bits", "net"), chosen)
+    is_full = metafunc.config.getoption("full")
+    metafunc.parametrize(
+        ("quantizer", "bits", "net"), EVERY if is_full else THIRD
+    )
 
 
 def _float_model(net, seed):

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.models import nin
 from qgen_tf.quantization import (
     QUANTIZERS,
     BitScheme,
@@ -19,11 +18,7 @@ from qgen_tf.training import QATModel
 from tests import harness
 
 
-def _small():
-    return nin((8, 8, 1), 10, width=8, depth=1)
-
-
-def _twin(policy="float32", quantizer="lsq", build=_small):
+def _twin(policy="float32", quantizer="lsq", build=harness.small_nin):
     """Returns a W4A4 twin that computes in a policy of Keras."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
@@ -189,7 +184,9 @@ def test_a_loop_written_by_hand_trains_as_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantizer", ["lsq", "minmax"])
+@pytest.mark.parametrize(
+    "quantizer", ["lsq", pytest.param("minmax", marks=pytest.mark.full)]
+)
 def test_compiled_by_xla(quantizer):
     wanted, found = (
         _losses_of_fit(_clipping_twin(quantizer), 3, jit_compile=compiled)

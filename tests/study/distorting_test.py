@@ -28,10 +28,7 @@ def _settings(**fields):
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory):
     """Returns a run of 4 bits, to be copied."""
-    config = training.with_bits(tiny.config(epochs=1), 4, 8)
-    run = training.train(config, tmp_path_factory.mktemp("runs"))
-    exporting.verify(run.path)
-    return run
+    return tiny.copies(tmp_path_factory.mktemp("runs"))[1]
 
 
 @pytest.fixture(scope="module")

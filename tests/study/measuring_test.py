@@ -13,6 +13,7 @@ from qgen_tf.study import exporting, measuring
 from qgen_tf.training import RunDirectory
 from tests import tiny
 
+pytestmark = pytest.mark.slow
 _NAMES = (
     "average_sharpness",
     "hessian_trace",
@@ -32,7 +33,7 @@ def _settings(*names, **fields):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return tiny.runs(tiny.config(), tmp_path_factory.mktemp("runs"))
+    return tiny.copies(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["float", "w4a8"])

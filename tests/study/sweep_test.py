@@ -3,10 +3,12 @@
 import pytest
 
 from qgen_tf import errors, training
-from qgen_tf.study import sweep, trial
+from qgen_tf.study import scheduler, sweep, trial
 from qgen_tf.study.scheduler import Resources
 from qgen_tf.training import RunDirectory
 from tests import tiny
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +86,11 @@ def test_a_wrong_twin_stops_the_sweep_before_it_starts(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("resources", "message"),
-    [
-        (Resources(cpus=4096), "4096 CPUs and 0 GPUs, but this machine has"),
-        (Resources(address="192.0.2.1:1"), "no Ray cluster can be joined"),
-    ],
-)
-def test_resources_that_are_not_there(resources, message, tmp_path):
+def test_resources_that_are_not_there(tmp_path, monkeypatch):
+    with pytest.raises(errors.ConfigError, match="no Ray cluster can be"):
+        sweep.run(tiny.config(), tmp_path, Resources(address="192.0.2.1:1"))
+    monkeypatch.setattr(scheduler, "_join", lambda resources: None)
+    monkeypatch.setattr(scheduler, "_total", {"CPU": 2.0, "GPU": 0.0}.get)
+    message = "4096 CPUs and 0 GPUs, but this machine has 2 and 0"
     with pytest.raises(errors.ConfigError, match=message):
-        sweep.run(tiny.config(), tmp_path, resources)
+        sweep.run(tiny.config(), tmp_path, Resources(cpus=4096))

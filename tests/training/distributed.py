@@ -45,7 +45,7 @@ def config(quantizer="lsq_plus", policy="float32"):
             "reestimate_norms": 100,
         }
     )
-    note.measures.names = ("average_sharpness", "hessian_trace")
+    note.measures.names = ("average_sharpness",)
     return note
 
 

@@ -1,8 +1,6 @@
 """One process at a time writes into a run directory."""
 
 import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -10,28 +8,26 @@ import pytest
 from qgen_tf import errors
 from qgen_tf.training import lock, locks
 from qgen_tf.training.run_directory import RunDirectory
-from tests import tiny
+from tests import forks, tiny
 
-_HOLD = """
-import sys, time
-from qgen_tf.training.locks import lock
-with lock(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+
+def _hold(path):
+    with lock(path):
+        print("held", flush=True)
+        time.sleep(60)
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of `tmp_path / "lock"`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, tmp_path / "lock"],
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline() == b"held\n"
+    output = tmp_path / "output"
+    process = forks.start((output, output), _hold, tmp_path / "lock")
+    while not output.exists() or output.read_text() != "held\n":
+        assert process.is_alive()
+        time.sleep(0.01)
     yield process
     process.kill()
-    process.communicate()
+    process.join()
 
 
 def test_a_held_lock_names_its_process(holder, tmp_path):
@@ -44,7 +40,7 @@ def test_a_held_lock_names_its_process(holder, tmp_path):
 
 def test_a_lock_is_free_when_its_process_is_killed(holder, tmp_path):
     holder.kill()
-    holder.wait()
+    holder.join()
     with lock(tmp_path / "lock", wait=0.0):
         assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
@@ -58,6 +54,12 @@ def test_a_lock_is_waited_for(tmp_path):
     assert time.monotonic() - begun >= 0.5
     with lock(tmp_path / "lock", wait=0.0):
         pass
+
+
+def test_a_folder_is_no_lock(tmp_path):
+    with pytest.raises(errors.RunDirectoryError, match="Is a directory; "):
+        with lock(tmp_path):
+            pass
 
 
 def test_runs_have_locks_of_their_own(monkeypatch, tmp_path):

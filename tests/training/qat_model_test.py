@@ -19,6 +19,7 @@ from tests import harness
 from tests.quantization.quantizers import wrapped
 
 W2A2 = BitScheme(2, 2)
+pytestmark = pytest.mark.slow
 
 
 def _examples(count=96):
@@ -27,7 +28,7 @@ def _examples(count=96):
 
 
 def _twin(scheme=W2A2):
-    model = quantize_model(harness.trained(harness.tiny_nin), scheme)
+    model = quantize_model(harness.trained(harness.small_nin), scheme)
     calibrate(model, harness.calibration_data())
     return model
 
@@ -117,7 +118,7 @@ def test_the_weight_of_dampening_rises_like_a_cosine():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_is_the_sum_of_its_parts(weighted):
-    model, teacher = _twin(), harness.trained(harness.tiny_nin)
+    model, teacher = _twin(), harness.trained(harness.small_nin)
     images, labels = _examples()
     weights = np.linspace(0.1, 2.0, len(labels)) if weighted else None
     student = QATModel(
@@ -165,7 +166,7 @@ def test_regularization_is_kept():
 
 
 def test_the_teacher_is_neither_trained_nor_saved():
-    model, teacher = _twin(), harness.tiny_nin()
+    model, teacher = _twin(), harness.small_nin()
     student = QATModel(model, teacher=teacher)
     before = [variable.numpy() for variable in teacher.variables]
     student.compile("adam", harness.loss())
@@ -183,7 +184,7 @@ def test_the_teacher_is_neither_trained_nor_saved():
 
 def test_it_is_a_graph_of_the_same_layers():
     model = _twin()
-    student = QATModel(model, teacher=harness.trained(harness.tiny_nin))
+    student = QATModel(model, teacher=harness.trained(harness.small_nin))
     assert student.layers == model.layers
     images, _ = _examples()
     np.testing.assert_array_equal(
@@ -193,7 +194,7 @@ def test_it_is_a_graph_of_the_same_layers():
 
 
 def test_a_student_comes_close_to_its_teacher_without_labels():
-    teacher, model = harness.trained(harness.tiny_nin), _twin()
+    teacher, model = harness.trained(harness.small_nin), _twin()
     images, labels = _examples(256)
     student = QATModel(model, teacher=teacher, distillation=1.0)
     student.compile(keras.optimizers.Adam(5e-3), harness.loss())
@@ -232,7 +233,7 @@ def _share_at_the_edge(model):
     ],
 )
 def test_errors(settings, message):
-    model = harness.calibrated(harness.tiny_nin, W2A2)
+    model = harness.calibrated(harness.small_nin, W2A2)
     with pytest.raises(errors.ConfigError, match=message):
         QATModel(model, **settings)
 
@@ -240,6 +241,6 @@ def test_errors(settings, message):
 def test_a_teacher_of_other_classes():
     inputs = keras.layers.Input((8, 8, 1))
     outputs = keras.layers.Dense(7)(keras.layers.Flatten()(inputs))
-    model = harness.calibrated(harness.tiny_nin, W2A2)
+    model = harness.calibrated(harness.small_nin, W2A2)
     with pytest.raises(errors.ModelError, match="the same classes"):
         QATModel(model, teacher=keras.Model(inputs, outputs))

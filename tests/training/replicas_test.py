@@ -17,6 +17,7 @@ from qgen_tf.study import exporting, measuring
 from qgen_tf.training import replicas, strategies
 from tests.training import distributed, workers
 
+pytestmark = pytest.mark.slow
 PROGRAM = "tests.training.distributed"
 
 

@@ -1,5 +1,7 @@
 """Training: an interrupted run ends as one that was not interrupted."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ from qgen_tf.compat import keras
 from qgen_tf.measures import predictor
 from qgen_tf.quantization import align, quantization_report
 from tests import tiny
+
+pytestmark = pytest.mark.slow
 
 
 def _weights(run, name="final.weights.h5"):
@@ -68,7 +72,7 @@ def undisturbed(tmp_path_factory):
     return training.train(_hard_config(), tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_a_training_goes_on_where_it_stopped(
     undisturbed, tmp_path, monkeypatch, epochs
 ):
@@ -116,9 +120,31 @@ def test_history_has_a_row_an_epoch(undisturbed):
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory):
+def trained(tmp_path_factory):
+    """The run of a twin, and the model as it was when its training ended."""
+    seen = []
+    finish = training.train.__globals__["_finish"]
+
+    def spying(run, model, *rest):
+        seen.append(model)
+        finish(run, model, *rest)
+
     config = training.with_bits(tiny.config(), 4, 8)
-    return training.train(config, tmp_path_factory.mktemp("runs"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(training.train.__globals__, "_finish", spying)
+        run = training.train(config, tmp_path_factory.mktemp("runs"))
+    return run, seen[-1]
+
+
+@pytest.fixture(scope="module")
+def twin(trained):
+    return trained[0]
+
+
+def _with_float_run(run, workdir):
+    """Copies the float model of a run, which need not be trained again."""
+    (path,) = run.path.parent.glob("tiny-float-*")
+    shutil.copytree(path, workdir / path.name)
 
 
 def test_a_twin_brings_its_float_model(twin):
@@ -128,24 +154,13 @@ def test_a_twin_brings_its_float_model(twin):
     assert runs == ["tiny-float", "tiny-w4a8"]
 
 
-def test_a_loaded_model_is_the_trained_one(twin, tmp_path, monkeypatch):
-    trained = []
-    original = training.train.__globals__["_finish"]
-
-    def spying(run, model, *rest):
-        trained.append(model)
-        original(run, model, *rest)
-
-    monkeypatch.setitem(training.train.__globals__, "_finish", spying)
-    run = training.train(training.with_bits(tiny.config(), 4, 8), tmp_path)
+def test_a_loaded_model_is_the_trained_one(trained):
+    run, model = trained
     images = next(iter(data.load(run.config.dataset).test.batch(100)))[0]
-    expected = predictor(trained[-1])(images)
+    expected = predictor(model)(images)
     assert np.isfinite(expected).all() and expected.std() > 0
     np.testing.assert_array_equal(
         predictor(training.load_model(run.path))(images), expected
-    )
-    np.testing.assert_array_equal(
-        predictor(training.load_model(twin.path))(images), expected
     )
 
 
@@ -186,9 +201,8 @@ def full(tmp_path_factory):
 def test_a_training_with_all_aids_goes_on_where_it_stopped(
     full, tmp_path, monkeypatch
 ):
+    _with_float_run(full, tmp_path)
     with monkeypatch.context() as patch:
-        # the float model has one epoch and is done with it
-        training.train(training.float_config(_full_config()), tmp_path)
         tiny.stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             training.train(_full_config(), tmp_path)
@@ -209,7 +223,10 @@ def test_a_loaded_model_with_all_aids(full):
     ("field", "value"),
     [
         ("quantizer", "ewgs"),
-        ("overrides", (("block0_mix0_conv", 8, 8),)),
+        pytest.param(
+            *("overrides", (("block0_mix0_conv", 8, 8),)),
+            marks=pytest.mark.full,
+        ),
         ("step_learning_rate", 3.0),
         ("distillation", 0.9),
         ("dampening", 1.0),
@@ -236,15 +253,16 @@ def test_each_aid_changes_the_result(twin, field, value):
         assert all("batch_normalization" in path for path in differ), differ
 
 
-@pytest.mark.parametrize("bits", [32, 4])
-def test_float16_is_trained_with_a_scaled_loss(bits, tmp_path, monkeypatch):
+def test_float16_is_trained_with_a_scaled_loss(tmp_path, monkeypatch):
     config = tiny.config(epochs=2, mixed_precision="mixed_float16")
-    config.quantization.weight_bits = bits
-    config.quantization.activation_bits = bits
+    config = training.with_bits(config, 4, 4)
     config.quantization.epochs = 2
     run = training.train(config, tmp_path / "one")
-    history = pd.read_csv(run.path / "history.csv")
-    assert history["loss"][1] < history["loss"][0] < 3.0
+    histories = [*(tmp_path / "one").glob("*/history.csv")]
+    assert len(histories) == 2  # of the float model and of its twin
+    for history in map(pd.read_csv, histories):
+        assert history["loss"][1] < history["loss"][0] < 3.0
+    _with_float_run(run, tmp_path / "other")
     with monkeypatch.context() as patch:
         tiny.stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
@@ -253,11 +271,10 @@ def test_float16_is_trained_with_a_scaled_loss(bits, tmp_path, monkeypatch):
 
 
 def test_damaged_weights_are_named(twin, tmp_path):
-    config = tiny.config()
-    run = training.train(config, tmp_path)
-    (run.path / "final.weights.h5").write_bytes(b"not an archive")
+    path = shutil.copytree(twin.path, tmp_path / "run")
+    (path / "final.weights.h5").write_bytes(b"not an archive")
     with pytest.raises(errors.RunDirectoryError, match="final.weights.h5"):
-        training.load_model(run.path)
+        training.load_model(path)
 
 
 def test_divergence_is_an_error_and_leaves_no_result(tmp_path):
