@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import warnings
 
 from absl import flags
 
@@ -74,7 +75,10 @@ def _main() -> None:
     from qgen_tf.study import guidance, publishing, records
 
     if name is None:
-        frame, folder = records.load(_RECORDS.value), "report"
+        with warnings.catch_warnings(record=True) as told:
+            frame, folder = records.load(_RECORDS.value), "report"
+        for warning in told:
+            print(warning.message, file=sys.stderr)
         folders = filter(os.path.isdir, _RECORDS.value)
         runs = [run for path in folders for run in records.find(path)]
     else:
