@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
+import tensorflow as tf
 
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph
@@ -20,10 +21,13 @@ from qgen_tf.quantization.inference import (
     input_step_size,
 )
 from qgen_tf.quantization.norm_grid import NormGrid
-from qgen_tf.quantization.quantize import unwrapped
+from qgen_tf.quantization.quantize import unwrapped, wrappers
 
 Layer: TypeAlias = keras.layers.Layer
 
+# Weights that are relatively so close to the edge of a bin may be rounded to
+# either side of it, as kernels and compilers differ in the last digits.
+_EDGE = 2e-6
 # So many steps float32 still tells apart in a sum. A channel with a larger
 # bias is as good as constant.
 _RESOLVED = 2**22
@@ -38,8 +42,9 @@ def align(model: keras.Model) -> dict[str, float]:
     other BatchNorm, and the beta of LayerNormalization. The model then
     computes what its deployed network computes, up to errors of float32, and
     LayerNormalization, out of training, what the runtime does: see
-    `AlignedLayerNorm`. Call it when training is over; a second call changes no
-    bit.
+    `AlignedLayerNorm`. Weights at the very edge of a bin move away from it, by
+    some millionths of their value, so that no compiler rounds them to the
+    other side. Call it when training is over; a second call changes no bit.
 
     Args:
       model: from `quantize_model`, calibrated and trained; it is changed.
@@ -53,6 +58,9 @@ def align(model: keras.Model) -> dict[str, float]:
         already.
     """
     network = inference_model(model)
+    for wrapper in wrappers(model):
+        for latent, quantizer, variables in wrapper._weight_vars:
+            _leave_edges(latent, quantizer, variables)
     norms = foldable_norms(model)
     moves = {}
     for layer in graph.topological_layers(model):
@@ -65,6 +73,22 @@ def align(model: keras.Model) -> dict[str, float]:
         elif name in network.affine_grids and _is_batch_norm(inner):
             moves[name] = _align(network, name, None, inner)
     return moves
+
+
+def _leave_edges(latent: Any, quantizer: Any, variables: Any) -> None:
+    """Moves weights off the edges of their bins; their levels stay."""
+    weight = latent.numpy()
+    sizes = tf.abs(weight)
+    # some quantizers measure the others by the largest
+    others = sizes < quantizer.reduce(tf.reduce_max, sizes)
+    levels = quantizer.grid(latent, variables).levels
+    moved = weight
+    for change in (_EDGE, -_EDGE):
+        nearby = np.where(others, weight * np.float32(1.0 + change), weight)
+        crosses = quantizer.grid(nearby, variables).levels != levels
+        back = weight * np.float32(1.0 - 2.0 * change)
+        moved = np.where(crosses, back, moved)
+    latent.assign(moved)
 
 
 def _is_batch_norm(layer: Layer) -> bool:

@@ -11,6 +11,7 @@ from qgen_tf.quantization import (
     inference_model,
     quantize_model,
 )
+from qgen_tf.quantization.quantizers import QUANTIZERS
 from tests import harness, layer_nets
 
 layers = keras.layers
@@ -126,3 +127,39 @@ def test_a_float_model_has_no_steps():
     assert align(model) == {}
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("quantizer_name", sorted(QUANTIZERS))
+def test_weights_leave_the_edges_of_bins(quantizer_name):
+    """Where compilers differ in the last digit, they would differ in levels."""
+    model = layer_nets.randomized(_net(_CONV))
+    scheme = BitScheme(2, 8, first_last_bits=2, quantizer=quantizer_name)
+    twin = quantize_model(model, scheme)
+    calibrate(twin, harness.calibration_data())
+    ((latent, quantizer, variables),) = twin.layers[-1]._weight_vars
+    weight = latent.numpy()
+    place = 1, 1, 0, 0
+
+    def level(value):
+        weight[place] = value
+        return quantizer.grid(weight, variables).levels[place]
+
+    # the last float32 of the lowest level
+    low, high = np.float32(-0.9) * np.abs(weight).max(), np.float32(0.0)
+    lowest = level(low)
+    assert level(high) > lowest
+    while (middle := np.float32(0.5) * (low + high)) not in (low, high):
+        low, high = (middle, high) if level(middle) == lowest else (low, middle)
+    weight[place] = low
+    latent.assign(weight)
+    levels = quantizer.grid(weight, variables).levels
+    assert level(low * np.float32(1.0 - 1e-6)) > lowest
+    align(twin)
+    moved = latent.numpy()
+    np.testing.assert_array_equal(
+        quantizer.grid(moved, variables).levels, levels
+    )
+    assert 1e-6 < moved[place] / low - 1.0 < 1e-5
+    assert level(moved[place] * np.float32(1.0 - 1e-6)) == lowest
+    align(twin)
+    np.testing.assert_array_equal(latent.numpy(), moved)
