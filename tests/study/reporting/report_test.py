@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -144,6 +145,20 @@ def test_views_are_kept_apart(tmp_path):
     page = _write(frame, tmp_path)
     assert page.count("<h3>At matched loss</h3>") == 9
     assert page.count('class="claims"') == 2
+
+
+def test_what_ran_out_of_epochs_is_not_at_matched_loss():
+    frame = _unmeasured(report_records.records(num_floats=4, stop_at_loss=0.25))
+    twin = frame.index[frame["bits"] != "float"][0]
+    frame.loc[twin, "stopped_at_loss"] = np.nan
+    matched, above = report_views.split(frame)
+    assert (matched["num_models"], above["num_models"]) == (15, 16)
+    assert above["title"] == "At matched loss or above"
+    # a float model takes its twins along
+    (last,) = frame["twin_of"].dropna().unique()[-1:]
+    frame.loc[frame["run"] == last, "stopped_at_loss"] = np.nan
+    matched, above = report_views.split(frame)
+    assert (matched["num_models"], above["num_models"]) == (11, 16)
 
 
 def test_failed_trials_are_listed(runs, frame, tmp_path):
