@@ -7,6 +7,7 @@ an activation by one of its own steps.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -79,15 +80,15 @@ def _leave_edges(latent: Any, quantizer: Any, variables: Any) -> None:
     """Moves weights off the edges of their bins; their levels stay."""
     weight = latent.numpy()
     sizes = tf.abs(weight)
-    # some quantizers measure the others by the largest
-    others = sizes < quantizer.reduce(tf.reduce_max, sizes)
+    largest = sizes == quantizer.reduce(tf.reduce_max, sizes)
     levels = quantizer.grid(latent, variables).levels
     moved = weight
-    for change in (_EDGE, -_EDGE):
-        nearby = np.where(others, weight * np.float32(1.0 + change), weight)
+    # some quantizers measure the others by the largest: one at a time
+    for part, change in itertools.product((largest, ~largest), (_EDGE, -_EDGE)):
+        nearby = np.where(part, weight * np.float32(1.0 + change), weight)
         crosses = quantizer.grid(nearby, variables).levels != levels
         back = weight * np.float32(1.0 - 2.0 * change)
-        moved = np.where(crosses, back, moved)
+        moved = np.where(part & crosses, back, moved)
     latent.assign(moved)
 
 
