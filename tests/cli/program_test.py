@@ -142,7 +142,7 @@ def test_names_of_configs_are_files(monkeypatch):
         *("cifar10_vit", "image_folder", "imagenet_deit_tiny"),
         *("imagenet_mobilenet_v2", "imagenet_resnet18"),
         *("imagenet_resnet50", "imagenet_swin_tiny", "quickstart"),
-        *("sweep_cifar10_nin", "sweep_quickstart"),
+        *("sweep_cifar10_nin", "sweep_cifar10_vit", "sweep_quickstart"),
     ]
     path = program._with_config_path("--config=quickstart")
     assert path.startswith("--config=/") and path.endswith("quickstart.py")
