@@ -64,10 +64,16 @@ def test_runs_are_reported_and_recommended(workdir):
 @pytest.mark.slow
 def test_records_and_runs_are_put_together(workdir, tmp_path):
     frame = report_records.records(num_floats=4)
-    records.write(frame, tmp_path / "a")
-    status, stdout, stderr = _run("--records=a/records.csv,runs", cwd=tmp_path)
+    clusters = frame["twin_of"].unique()
+    for part, chosen in (("a", clusters[:2]), ("b", clusters[2:])):
+        records.write(frame[frame["twin_of"].isin(chosen)], tmp_path / part)
+    status, stdout, stderr = _run(
+        "--records=a/records.csv,b/records.parquet,runs", cwd=tmp_path
+    )
     assert status == 0, stderr
+    assert stderr.startswith("1 of 7 runs are not finished: tiny-float-")
     assert stdout.splitlines()[-1] == "report/report.html"
+    assert stdout.splitlines()[1].split() == ["models", *"7474"]
     folder = tmp_path / "report"
     # with the noise of those that have a directory
     assert {path.name for path in folder.iterdir()} == _FILES | {"noise.csv"}
