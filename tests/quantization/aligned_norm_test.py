@@ -17,6 +17,7 @@ from qgen_tf.quantization import (
 from qgen_tf.quantization.aligned_norm import AlignedLayerNorm
 from qgen_tf.quantization.norm_arithmetic import NormArithmetic
 from qgen_tf.quantization.norm_grid import NormGrid
+from qgen_tf.quantization.quantize import wrappers
 from tests import harness, layer_nets
 
 layers = keras.layers
@@ -108,10 +109,18 @@ def _twin():
 def test_an_aligned_model_infers_so_wherever_it_is_loaded():
     twin = _twin()
     calibrate(twin, harness.calibration_data())
+    (norm,) = (
+        wrapper.layer
+        for wrapper in wrappers(twin)
+        if isinstance(wrapper.layer, AlignedLayerNorm)
+    )
+    beta = np.random.default_rng(0).normal(size=norm.beta.shape)
+    norm.beta.assign(beta)
     images = harness.test_images()
     traced = tf.function(twin)
     before = traced(images)
-    assert max(align(twin).values()) <= 0.5 + 1e-3
+    moves = align(twin)
+    assert 0.1 < moves[norm.name] <= max(moves.values()) <= 0.5 + 1e-3
     after = traced(images)  # what was traced before knows of it
     assert np.any(after != before)
     weights = [value.copy() for value in twin.get_weights()]
