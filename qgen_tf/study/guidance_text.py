@@ -97,7 +97,18 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _joined(sentences: Sequence[str], table: pd.DataFrame) -> str:
     lone = _LONE if table["models"].max() == 1 else ""
-    return " ".join(filter(None, [*sentences, lone]))
+    return " ".join(filter(None, [*sentences, *_selections(table), lone]))
+
+
+def _selections(table: pd.DataFrame) -> list[str]:
+    """Returns which bits are known of a part of the float models only."""
+    most = table["models"].max()
+    return [
+        f"Of the {most} float models only {row['models']} have a twin of "
+        f"{row['bits']} here, and what is said of {row['bits']} is of these."
+        for _, row in table.iterrows()
+        if row["models"] < most
+    ]
 
 
 def _against(row: pd.Series) -> str:

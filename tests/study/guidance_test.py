@@ -187,6 +187,18 @@ def test_without_enough_models_it_says_how_many():
     assert "this is of 4" in found.text
 
 
+def test_bits_of_which_twins_are_missing_are_named():
+    records = _records({"w8a8": {}, "w2a8": {}})
+    everything = guidance.recommend(records)
+    assert "have a twin" not in everything.text
+    missing = records["run"].isin(["w2a8-1", "w2a8-3"])
+    found = guidance.recommend(records[~missing])
+    assert (
+        "Of the 4 float models only 2 have a twin of w2a8 here" in found.text
+    )
+    assert "twin of w8a8 here" not in found.text
+
+
 def test_of_one_model_the_examples_decide():
     twins = {"w8a8": {"test": 1.0, "train": -1.0}}
     found = guidance.recommend(_records(twins, num_models=1))

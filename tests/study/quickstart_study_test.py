@@ -12,7 +12,7 @@ from tests import imports
 _CONFIG = "sweep_quickstart"
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_the_small_study_ends_with_a_report(tmp_path):
     process = subprocess.run(
         [
