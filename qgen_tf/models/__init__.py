@@ -80,13 +80,7 @@ def build(
                 f"model.{argument} is not an argument of {name!r}: it takes "
                 f"{known}."
             )
-    try:
-        return MODELS[name](input_shape, num_classes, **arguments)
-    except (TypeError, ValueError) as error:
-        raise errors.ConfigError(
-            f"model {name!r} cannot be built from {arguments} for images of "
-            f"{input_shape}: {error}; see the arguments in its docstring."
-        ) from error
+    return MODELS[name](input_shape, num_classes, **arguments)
 
 
 @errors.typed

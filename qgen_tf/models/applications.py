@@ -16,6 +16,7 @@ from absl import logging
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
+from qgen_tf.models import blocks
 
 # standard deviation of the channels of ImageNet, for pixels in 0..1
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -44,6 +45,7 @@ def _from(
     return keras.Model(copy.input, copy.output, name=name)
 
 
+@blocks.builder
 def efficientnet_b0(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -76,6 +78,7 @@ def efficientnet_b0(
     )
 
 
+@blocks.builder
 def keras_resnet50(
     input_shape: tuple[int, int, int], num_classes: int
 ) -> keras.Model:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
 
 layers = keras.layers
+
+_Builder = TypeVar("_Builder", bound=Callable[..., keras.Model])
+
+
+def builder(function: _Builder) -> _Builder:
+    """Has a function that builds a model refuse what Keras fails on.
+
+    It raises a ConfigError then, which names the model.
+
+    Args:
+      function: of the shape of an image, the number of classes, and settings.
+    """
+
+    @functools.wraps(function)
+    def build(*arguments: Any, **settings: Any) -> keras.Model:
+        try:
+            return function(*arguments, **settings)
+        except (TypeError, ValueError) as error:
+            given = [*map(repr, arguments)]
+            given += [f"{name}={value!r}" for name, value in settings.items()]
+            raise errors.ConfigError(
+                f"model {function.__name__!r} cannot be built from "
+                f"({', '.join(given)}): {error}; it takes the shape of an "
+                "image, the number of classes, and what its docstring lists."
+            ) from error
+
+    return build  # type: ignore
 
 
 def require_stem(stem: str, *, model: str) -> None:

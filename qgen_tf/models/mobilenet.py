@@ -57,6 +57,7 @@ def _inverted_residual(
     return x
 
 
+@blocks.builder
 def mobilenet_v2(
     input_shape: tuple[int, int, int],
     num_classes: int,

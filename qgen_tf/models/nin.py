@@ -25,6 +25,7 @@ def _conv_bn_relu(x, filters: int, kernel_size: int, strides: int, name: str):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
+@blocks.builder
 def nin(
     input_shape: tuple[int, int, int],
     num_classes: int,

@@ -87,6 +87,7 @@ def _resnet(
     return blocks.classifier(inputs, x, num_classes, name)
 
 
+@blocks.builder
 def resnet18(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -122,6 +123,7 @@ def resnet18(
     )
 
 
+@blocks.builder
 def resnet20(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -164,6 +166,7 @@ def resnet20(
     )
 
 
+@blocks.builder
 def resnet50(
     input_shape: tuple[int, int, int],
     num_classes: int,

@@ -170,6 +170,7 @@ def _swin(
     return keras.Model(inputs, logits, name=name)
 
 
+@blocks.builder
 def swin_tiny(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -220,6 +221,7 @@ def swin_tiny(
     )
 
 
+@blocks.builder
 def cifar_swin(
     input_shape: tuple[int, int, int],
     num_classes: int,

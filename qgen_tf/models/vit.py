@@ -74,6 +74,7 @@ def _vit(
     return keras.Model(inputs, logits, name=name)
 
 
+@blocks.builder
 def deit_tiny(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -120,6 +121,7 @@ def deit_tiny(
     )
 
 
+@blocks.builder
 def deit_small(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -146,6 +148,7 @@ def deit_small(
     )
 
 
+@blocks.builder
 def vit_small(
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -172,6 +175,7 @@ def vit_small(
     )
 
 
+@blocks.builder
 def cifar_vit(
     input_shape: tuple[int, int, int],
     num_classes: int,

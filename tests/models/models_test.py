@@ -150,3 +150,16 @@ def test_arguments_reach_the_model():
 def test_errors(config, message):
     with pytest.raises(errors.ConfigError, match=message):
         models.build(config, (8, 8, 1), 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, 10), r"model 'nin' cannot be built from \(None, 10\): "),
+        (((8, 8, 1), "ten"), r"from \(\(8, 8, 1\), 'ten'\): "),
+        (((8, 8, 1),), "missing 1 required positional argument: 'num_classes'"),
+    ],
+)
+def test_a_function_of_a_model_names_it_in_its_errors(arguments, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        models.MODELS["nin"](*arguments)

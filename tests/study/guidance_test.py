@@ -193,9 +193,7 @@ def test_bits_of_which_twins_are_missing_are_named():
     assert "have a twin" not in everything.text
     missing = records["run"].isin(["w2a8-1", "w2a8-3"])
     found = guidance.recommend(records[~missing])
-    assert (
-        "Of the 4 float models only 2 have a twin of w2a8 here" in found.text
-    )
+    assert "Of the 4 float models only 2 have a twin of w2a8 here" in found.text
     assert "twin of w8a8 here" not in found.text
 
 
