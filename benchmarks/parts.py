@@ -39,18 +39,20 @@ COMMANDS = {
             ],
         )
         for model, examples in (
-            *(("nin", 8192), ("resnet20", 2048), ("mobilenet_v2", 1024)),
+            ("nin", 16384),
+            ("resnet20", 4096),
+            ("mobilenet_v2", 1024),
         )
     },
     "input_pipeline": tuple(
         [
             *("benchmarks.input_pipeline", "--dataset=digits"),
-            *("--enlarge=375", "--model=resnet18", "--batch_size=16"),
+            *("--enlarge=375", "--batch_size=16", f"--model={model}"),
             *sizes,
         ]
-        for sizes in (
-            ["--steps=2", "--rounds=7"],
-            ["--steps=1", "--rounds=3", "--stream_images=128"],
+        for model, *sizes in (
+            ("resnet50", "--steps=2", "--rounds=7"),
+            ("resnet18", "--steps=1", "--rounds=3", "--stream_images=128"),
         )
     ),
     "norms": (
