@@ -16,6 +16,7 @@ from ai_edge_litert import interpreter as litert
 from export.interpreter import Interpreter
 from export.tflite import convert
 from qgen_tf import measures
+from qgen_tf.cli import qgen
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
     BitScheme,
@@ -156,7 +157,7 @@ def test_imports_over_those_of_the_stack(monkeypatch):
     _assert_at_most(1.0, lambda: _imported(monkeypatch))
 
 
-@pytest.mark.parametrize("command", ["qgen", "train", "export"])
+@pytest.mark.parametrize("command", ["qgen", *qgen.COMMANDS])
 def test_help_needs_no_heavy_library(command):
     code = (
         "import runpy, sys\n"
