@@ -80,8 +80,9 @@ def _is_on_tpu() -> bool:
     return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
 
 
-# the layers of a network share what is traced
-@tf.function(autograph=False)
+# The layers of a network share what is traced. Compiled, it is one pass over
+# memory in the place of dozens, and a graph of one node.
+@tf.function(autograph=False, jit_compile=True)
 def _normalized(
     inputs: tf.Tensor,
     gamma: tf.Tensor,
