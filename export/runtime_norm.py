@@ -7,8 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization.fixed_point import steps_of
-from qgen_tf.quantization.norm_arithmetic import NormArithmetic
+from qgen_tf.quantization.norm_arithmetic import normalized
 from qgen_tf.quantization.norm_grid import NormGrid
 
 
@@ -28,9 +27,8 @@ class RuntimeNorm(keras.layers.Layer):
         """
         super().__init__(**kwargs)
         self._grid = grid
-        self._arithmetic = NormArithmetic(grid, is_plain=is_plain)
+        self._is_plain = is_plain
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the normalized inputs."""
-        steps = self._arithmetic(steps_of(inputs, self._grid.input_step_size))
-        return tf.cast(steps, inputs.dtype) * self._grid.output_step_size
+        return normalized(inputs, self._grid, is_plain=self._is_plain)

@@ -8,8 +8,7 @@ import tensorflow as tf
 from tf_keras.src.utils import control_flow_util
 
 from qgen_tf.compat import keras
-from qgen_tf.quantization.fixed_point import steps_of
-from qgen_tf.quantization.norm_arithmetic import NormArithmetic
+from qgen_tf.quantization.norm_arithmetic import normalized
 from qgen_tf.quantization.norm_grid import NormGrid
 
 
@@ -65,8 +64,15 @@ class AlignedLayerNorm(keras.layers.LayerNormalization):
         is_aligned = (steps[0] > 0.0) & tf.reduce_all(gamma == self.gamma)
 
         def exact() -> tf.Tensor:
-            beta = self.beta if self.center else None
-            values = _normalized(inputs, gamma, beta, steps, self.epsilon)
+            grid = NormGrid.of(
+                gamma,
+                self.beta if self.center else None,
+                input_step_size=steps[0],
+                input_levels=steps[1],
+                output_step_size=steps[2],
+                epsilon=self.epsilon,
+            )
+            values = normalized(inputs, grid)
             return outputs + tf.stop_gradient(values - outputs)
 
         return control_flow_util.smart_cond(
@@ -78,25 +84,3 @@ class AlignedLayerNorm(keras.layers.LayerNormalization):
 
 def _is_on_tpu() -> bool:
     return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
-
-
-# The layers of a network share what is traced. Compiled, it is one pass over
-# memory in the place of dozens, and a graph of one node.
-@tf.function(autograph=False, jit_compile=True)
-def _normalized(
-    inputs: tf.Tensor,
-    gamma: tf.Tensor,
-    beta: tf.Tensor | None,
-    steps: tf.Tensor,
-    epsilon: float,
-) -> tf.Tensor:
-    grid = NormGrid.of(
-        gamma,
-        beta,
-        input_step_size=steps[0],
-        input_levels=steps[1],
-        output_step_size=steps[2],
-        epsilon=epsilon,
-    )
-    levels = NormArithmetic(grid)(steps_of(inputs, steps[0]))
-    return tf.cast(levels, inputs.dtype) * steps[2]

@@ -123,6 +123,20 @@ class NormGrid:
         return NormGrid(**numbers)
 
     @property
+    def tensors(self) -> dict[str, Any]:
+        """All attributes but epsilon, as tensors."""
+        return {
+            "input_step_size": float64(self.input_step_size),
+            "input_levels": float64(self.input_levels),
+            "output_step_size": float64(self.output_step_size),
+            "factor_levels": tf.convert_to_tensor(self.factor_levels, tf.int8),
+            "factor_step_sizes": tf.convert_to_tensor(
+                self.factor_step_sizes, tf.float32
+            ),
+            "beta_levels": tf.convert_to_tensor(self.beta_levels, tf.int64),
+        }
+
+    @property
     def channels(self) -> int:
         """Number of values that are normalized together."""
         return self.factor_levels.shape[0]
