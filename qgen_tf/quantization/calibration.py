@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import tensorflow as tf
 
 from qgen_tf import errors
 from qgen_tf.compat import keras
 from qgen_tf.quantization import graph, quantizers
 from qgen_tf.quantization.batches import image_batches
-from qgen_tf.quantization.quantize import wrappers
+from qgen_tf.quantization.key_mask import KeyMask
+from qgen_tf.quantization.quantize import unwrapped, wrappers
 
 
 def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
@@ -41,7 +44,12 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
     ]
     for quantizer in activations:
         quantizer.observer = quantizers.Observer()
-    try:
+    with contextlib.ExitStack() as stack:
+        for quantizer in activations:
+            stack.callback(setattr, quantizer, "observer", None)
+        for layer in map(unwrapped, wrapped):
+            if isinstance(layer, KeyMask):
+                stack.enter_context(layer.calibrating())
         for images in image_batches(model, dataset, name="calibration data"):
             model(images, training=False)
             observers = [quantizer.observer for quantizer in activations]
@@ -50,6 +58,3 @@ def calibrate(model: keras.Model, dataset: tf.data.Dataset) -> None:
                     f"model {model.name!r} computes NaN or infinity from the "
                     "calibration data: its weights have diverged."
                 )
-    finally:
-        for quantizer in activations:
-            quantizer.observer = None

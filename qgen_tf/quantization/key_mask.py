@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.utils import control_flow_util
 
 from qgen_tf.compat import keras
 from qgen_tf.layers import hidden_keys
+
+_DISTANCE = 10.0
 
 
 @keras.utils.register_keras_serializable(package="qgen_tf")
@@ -17,9 +21,11 @@ class KeyMask(keras.layers.Layer):
     """Lowers the scores of keys that a query does not see.
 
     On an integer grid a score of -100 would cost all others their precision.
-    Softmax makes less than a level of a score that is 10 below the others; so
-    scores that are not seen are cut at `low`, which calibration finds on them
-    and which is the lowest level of the grid later.
+    Softmax makes less than a level of a score that is 10 below the others. So
+    in training and calibration, which find that grid, scores that are not seen
+    are cut at 10 less than any query's highest one. In inference they are cut
+    at `low`, which the grid takes to its lowest level, and that is what the
+    integer network has there.
 
     Attributes:
       low: highest score that is not seen.
@@ -30,7 +36,7 @@ class KeyMask(keras.layers.Layer):
         self,
         regions: Sequence[Sequence[int]],
         num_heads: int,
-        low: float = -10.0,
+        low: float = -100.0,
         high: float = float(np.finfo(np.float32).max),
         **kwargs: Any,
     ):
@@ -48,13 +54,39 @@ class KeyMask(keras.layers.Layer):
         self.num_heads = num_heads
         self.low = low
         self.high = high
+        self._is_calibrating = False
 
-    def call(self, scores: tf.Tensor) -> tf.Tensor:
+    def call(
+        self, scores: tf.Tensor, training: bool | tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Returns the scores, cut."""
-        regions = np.asarray(self.regions)
-        highest = np.where(hidden_keys(regions), self.low, self.high)
-        highest = np.repeat(highest, self.num_heads, axis=0)
-        return tf.minimum(scores, highest.astype(scores.dtype.as_numpy_dtype))
+        if training is None:
+            training = keras.backend.learning_phase()
+        hidden = np.repeat(
+            hidden_keys(np.asarray(self.regions)), self.num_heads, axis=0
+        )
+
+        def low_enough() -> tf.Tensor:
+            seen = tf.where(hidden, scores.dtype.min, scores)
+            return tf.reduce_min(tf.reduce_max(seen, -1)) - _DISTANCE
+
+        low = control_flow_util.smart_cond(
+            self._is_calibrating or training,
+            low_enough,
+            lambda: tf.constant(self.low, scores.dtype),
+        )
+        high = tf.cast(self.high, scores.dtype)
+        highest = tf.where(hidden, tf.stop_gradient(low), high)
+        return tf.minimum(scores, highest)
+
+    @contextlib.contextmanager
+    def calibrating(self) -> Iterator[None]:
+        """Shows the grid behind how low a score has to be."""
+        self._is_calibrating = True
+        try:
+            yield
+        finally:
+            self._is_calibrating = False
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
