@@ -9,7 +9,8 @@ of both, put together, are what claim 10 is about:
     qgen-report --output=both --records=runs/sweep_cifar10_nin/records.parquet,\
 runs/sweep_cifar10_vit/records.parquet
 
-Parameters: 104,906 and 154,890.
+Parameters: 104,906 and 154,890. Cost: 70 minutes on 2 CPU cores that were busy
+with other work at times. What these models gave: docs/study/README.md.
 
 Full scale: --config.dataset.image_size=32 --config.dataset.num_train=0
 --config.dataset.num_test=0 on GPUs.
