@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ HYPERPARAMETERS = (
     "bits",
 )
 
+MOST_REPETITIONS = 2_000
+
 
 def varied(records: pd.DataFrame) -> list[str]:
     """Returns the hyper-parameters that records have with several values."""
@@ -38,7 +40,8 @@ def neighbours(records: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """Returns the pairs of models that differ in exactly one hyper-parameter.
 
     Models that differ in their seed alone are repetitions, and each is paired
-    with each of the other value.
+    with each of the other value. Of more pairs than `MOST_REPETITIONS` between
+    two values at one setting so many are drawn.
 
     Args:
       records: a row for each model.
@@ -54,27 +57,49 @@ def neighbours(records: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
       DataError: a column is missing.
     """
     require_columns(records, axes)
-    rows = [row for axis in axes for row in _along(records, axes, axis)]
-    columns = ["axis", "others", "lower", "upper", "first", "second"]
-    pairs = pd.DataFrame(rows, columns=columns)
-    # of no rows pandas knows no type
-    return pairs.astype({name: int for name in ("others", "first", "second")})
+    parts = [part for axis in axes for part in _along(records, axes, axis)]
+    if not parts:
+        columns = ["axis", "others", "lower", "upper", "first", "second"]
+        return pd.DataFrame(columns=columns).astype(
+            {name: int for name in ("others", "first", "second")}
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
-def _along(records: pd.DataFrame, axes: Sequence[str], axis: str) -> list:
+def _along(
+    records: pd.DataFrame, axes: Sequence[str], axis: str
+) -> Iterator[pd.DataFrame]:
     others = condition_codes(records, [name for name in axes if name != axis])
-    rows = []
     for number, places in pd.Series(others).groupby(others).indices.items():
         values = records[axis].iloc[places]
         of_value = values.groupby(values).indices  # sorted; none of NaN
         for lower, upper in itertools.combinations(of_value, 2):
-            rows += [
-                (axis, number, lower, upper, *pair)
-                for pair in itertools.product(
-                    places[of_value[lower]], places[of_value[upper]]
-                )
-            ]
-    return rows
+            first, second = _product(
+                places[of_value[lower]], places[of_value[upper]]
+            )
+            yield pd.DataFrame(
+                {
+                    "axis": axis,
+                    "others": number,
+                    "lower": [lower] * len(first),  # of any type
+                    "upper": [upper] * len(first),
+                    "first": first,
+                    "second": second,
+                }
+            )
+
+
+def _product(
+    lower: np.ndarray, upper: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pairs of repetitions, or some that are drawn from them."""
+    chosen = np.arange(len(lower) * len(upper))
+    if len(chosen) > MOST_REPETITIONS:
+        generator = np.random.default_rng(0)
+        chosen = generator.choice(chosen, MOST_REPETITIONS, replace=False)
+        chosen.sort()
+    first, second = np.divmod(chosen, len(upper))
+    return lower[first], upper[second]
 
 
 def condition_codes(

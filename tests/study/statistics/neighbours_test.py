@@ -3,10 +3,12 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from qgen_tf import errors
 from qgen_tf.study.statistics.neighbours import (
+    MOST_REPETITIONS,
     condition_codes,
     neighbours,
     signs,
@@ -80,3 +82,13 @@ def test_without_conditions_all_are_alike():
 def test_a_missing_column_is_named():
     with pytest.raises(errors.DataError, match="no column 'depth'"):
         neighbours(grid(width=(8, 16)), ["width", "depth"])
+
+
+def test_of_many_repetitions_pairs_are_drawn():
+    records = pd.DataFrame({"depth": [2] * 70 + [3] * 80})
+    pairs = neighbours(records, ["depth"])
+    assert len(pairs) == MOST_REPETITIONS < 70 * 80
+    assert not pairs.duplicated(["first", "second"]).any()
+    assert set(pairs["first"]) == set(range(70))
+    assert set(pairs["second"]) == set(range(70, 150))
+    pd.testing.assert_frame_equal(pairs, neighbours(records, ["depth"]))
