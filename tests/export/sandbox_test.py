@@ -106,9 +106,9 @@ def test_a_call_that_takes_too_long():
 
 
 def test_memory_is_limited(child):
-    many = 2**22  # 64 MiB of images, and as much for the runtime
+    many = 2**23  # 128 MiB of images, and as much for the runtime
     sandbox.probe(_good(), sandbox=child, batch_size=many)
-    with sandbox.Sandbox(memory=32 * 2**20) as small:
+    with sandbox.Sandbox(memory=96 * 2**20) as small:
         sandbox.probe(_good(), sandbox=small)
         with pytest.raises(errors.ExportError):
             sandbox.probe(_good(), sandbox=small, batch_size=many)
