@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from export.deployed import require_deployed
+from export.products import can_be_centered
 from export.runtime_add import FixedPointAdd, XnnpackAdd, xnnpack_takes
 from export.runtime_norm import RuntimeNorm
 from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax
@@ -129,7 +130,7 @@ class _Builder:
             kind = FixedPointGrid
         elif isinstance(source, _PRODUCTS) and len(others) == 1:
             steps = np.array(others)
-            if isinstance(source, MatMul) and grids[1].int8_zero_point != 0:
+            if isinstance(source, MatMul) and not can_be_centered(grids[1]):
                 kind = FixedPointGrid  # XNNPACK leaves it out
         elif isinstance(source, _MEANS):
             count = int(np.prod(source.input.shape[1:-1]))

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from export import tflite
+from export.interpreter import Interpreter
+from export.model_file import operator_name, parse
+from export.products import can_be_centered
+from export.runtime_model import runtime_model
+from qgen_tf.compat import keras
+from qgen_tf.layers import MatMul
+from qgen_tf.quantization import BitScheme
+from qgen_tf.quantization.grids import ActivationGrid
+from tests import harness, layer_nets
+from tests.export.files import deployed
+
+layers = keras.layers
+
+
+def _network(bits):
+    """A product of features that other layers read as well."""
+
+    def middle(x):
+        x = layers.Reshape((36, 6))(x)
+        scores = MatMul(transpose_b=True, name="scores")(
+            [layers.Dense(6)(x), x]
+        )
+        return MatMul(name="context")([scores, x])
+
+    return deployed(layer_nets._net(middle)(), BitScheme(8, bits))
+
+
+def _products(content):
+    model = parse(content)
+    graph = model.subgraphs[0]
+    writers = {op.outputs[0]: op for op in graph.operators}
+    for operator in graph.operators:
+        if operator_name(model, operator) == "BATCH_MATMUL":
+            number = operator.inputs[1]
+            source = graph.tensors[writers[number].inputs[0]]
+            yield (
+                operator_name(model, writers[number]),
+                graph.tensors[number].quantization,
+                source.quantization,
+            )
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_few_bits_are_moved_to_zero(bits):
+    found = list(_products(tflite.convert(_network(bits))))
+    assert len(found) == 2
+    for name, centered, source in found:
+        assert name == "QUANTIZE"
+        assert list(centered.zeroPoint) == [0] != list(source.zeroPoint)
+        assert centered.scale == source.scale  # to the bit
+
+
+def test_eight_bits_have_no_room():
+    found = list(_products(tflite.convert(_network(8))))
+    assert [name for name, _, _ in found] == ["RESHAPE", "RESHAPE"]
+    assert any(operand.zeroPoint[0] for _, operand, _ in found)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_the_runtime_rounds_them_once(bits):
+    """XNNPACK as the network does; to its own kernels it is all the same."""
+    network = _network(bits)
+    content = tflite.convert(network)
+    images = harness.test_images()
+
+    def levels(model):
+        return np.rint(model(images).numpy() / harness.output_step(network))
+
+    for kernels in ("xnnpack", "reference"):
+        found = Interpreter(content, kernels=kernels).output_levels(images)
+        assert len(np.unique(found)) > 3
+        twin = runtime_model(network, kernels=kernels)
+        np.testing.assert_array_equal(found, levels(twin))
+        if kernels == "xnnpack":  # but for sums of float32 that are off
+            assert np.mean(found != levels(network.model)) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("bits", "zero_point", "fits"),
+    [(7, 0, True), (7, 127, True), (8, 128, True), (8, 127, False)],
+)
+def test_what_fits_into_int8(bits, zero_point, fits):
+    grid = ActivationGrid(0.1, bits, zero_point)
+    assert (
+        can_be_centered(grid) == fits == (grid.low >= -128 and grid.high < 128)
+    )
