@@ -129,12 +129,12 @@ def test_file_and_network(name):
     ("name", "per_axis"),
     [
         ("transposed", True),
-        ("transposed", False),
+        pytest.param(*("transposed", False), marks=pytest.mark.full),
         ("concatenate", False),
-        ("average_pooling", True),
+        pytest.param(*("average_pooling", True), marks=pytest.mark.full),
         ("upsampling_bilinear", True),
-        ("leaky_relu", True),
-        ("batch_norm_alone", False),
+        pytest.param(*("leaky_relu", True), marks=pytest.mark.full),
+        pytest.param(*("batch_norm_alone", False), marks=pytest.mark.full),
         ("clipped_at_zero", True),
     ],
 )

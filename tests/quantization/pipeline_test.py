@@ -25,18 +25,18 @@ EVERY = [*itertools.product(QUANTIZERS, _BITS, NETS)]
 # each quantizer at each number of bits once, each net at least once
 _NET = itertools.cycle(NETS)
 COVER = [(*pair, next(_NET)) for pair in itertools.product(QUANTIZERS, _BITS)]
-# each quantizer at every third number of bits, the next at the one before it
-THIRD = [
+# each quantizer at every sixth number of bits, the next at the one before it
+SIXTH = [
     combination
     for index, combination in enumerate(COVER)
-    if sum(divmod(index, len(_BITS))) % 3 == 0
+    if sum(divmod(index, len(_BITS))) % 6 == 0
 ]
 
 
 def pytest_generate_tests(metafunc):
     is_full = metafunc.config.getoption("full")
     metafunc.parametrize(
-        ("quantizer", "bits", "net"), EVERY if is_full else THIRD
+        ("quantizer", "bits", "net"), EVERY if is_full else SIXTH
     )
 
 
