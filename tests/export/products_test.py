@@ -16,7 +16,7 @@ from tests.export.files import deployed
 layers = keras.layers
 
 
-def _network(bits):
+def _network(bits, quantizer="lsq"):
     """A product of features that other layers read as well."""
 
     def middle(x):
@@ -26,7 +26,9 @@ def _network(bits):
         )
         return MatMul(name="context")([scores, x])
 
-    return deployed(layer_nets._net(middle)(), BitScheme(8, bits))
+    return deployed(
+        layer_nets._net(middle)(), BitScheme(8, bits, quantizer=quantizer)
+    )
 
 
 def _products(content):
@@ -54,10 +56,13 @@ def test_few_bits_are_moved_to_zero(bits):
         assert centered.scale == source.scale  # to the bit
 
 
-def test_eight_bits_have_no_room():
-    found = list(_products(tflite.convert(_network(8))))
-    assert [name for name, _, _ in found] == ["RESHAPE", "RESHAPE"]
-    assert any(operand.zeroPoint[0] for _, operand, _ in found)
+def test_eight_bits_stay():
+    """The levels around zero are there, others have no room."""
+    for quantizer, is_zero in (("lsq", True), ("lsq_plus", False)):
+        found = list(_products(tflite.convert(_network(8, quantizer))))
+        assert [name for name, _, _ in found] == ["RESHAPE", "RESHAPE"]
+        for _, operand, _ in found:
+            assert (operand.zeroPoint[0] == 0) == is_zero
 
 
 @pytest.mark.parametrize("bits", [2, 4, 7])
