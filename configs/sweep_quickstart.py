@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.corruptions.kinds = ("gaussian_noise", "contrast")
     config.corruptions.severities = (1, 3)
     config.sweep.axes = (
-        ("training.learning_rate", (4e-3, 8e-3, 1.6e-2)),
+        ("training.learning_rate", (8e-3, 1.2e-2, 1.6e-2)),
         ("seed", (0, 1)),
     )
     return config
