@@ -136,7 +136,7 @@ def test_bin_widths_of_quantized_runs(runs, tmp_path, call):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_predicted_rise_of_one_run(runs, tmp_path, call):
     output = tmp_path / "x.svg"
     for run, texts in (

@@ -143,7 +143,10 @@ def _loop_in_float16(model, images, labels):
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
-@pytest.mark.parametrize("step", [_train_on_batch, _loop_in_float16])
+@pytest.mark.parametrize(
+    "step",
+    [_train_on_batch, pytest.param(_loop_in_float16, marks=pytest.mark.full)],
+)
 def test_a_scaled_loss_moves_step_sizes_as_one_that_is_not(step):
     wanted = _moved(_twin(), _train_on_batch)
     found = _moved(_twin("mixed_float16"), step)
