@@ -19,6 +19,7 @@ from export.model_file import (
     parse,
 )
 from export.norms import norm_constants
+from export.products import centered_operands
 from export.weights import FileWeight, read_weights
 from qgen_tf import errors
 from qgen_tf.quantization import graph as keras_graph
@@ -211,6 +212,8 @@ def _check_activations(network: InferenceModel, model: schema.ModelT) -> None:
         for layer in network.model.layers
         if isinstance(layer, ActivationGrid)
     }
+    operands = centered_operands(network).values()
+    grids |= {(np.float32(grid.step_size), 0) for grid in operands}
     graph = model.subgraphs[0]
     for index in {i for operator in graph.operators for i in operator.outputs}:
         tensor = graph.tensors[index]

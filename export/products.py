@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export.file_graph import FileGraph
 from export.model_file import operator_name, owners
-
-if TYPE_CHECKING:
-    from qgen_tf.quantization.grids import ActivationGrid
+from qgen_tf.layers import MatMul
+from qgen_tf.quantization.grids import ActivationGrid, grid_of
+from qgen_tf.quantization.inference import InferenceModel
 
 
 def can_be_centered(grid: ActivationGrid) -> bool:
     """Whether the levels of a second operand fit into int8 around 0."""
     return grid.num_bits < 8 or grid.int8_zero_point == 0
+
+
+def centered_operands(network: InferenceModel) -> dict[str, ActivationGrid]:
+    """Returns the grids of second operands, by the names of their products."""
+    grids = {
+        layer.name: grid_of(layer.input[1])
+        for layer in network.model.layers
+        if isinstance(layer, MatMul)
+    }
+    return {
+        name: grid
+        for name, grid in grids.items()
+        if grid is not None and can_be_centered(grid)
+    }
 
 
 def center_second_operands(
@@ -30,7 +43,7 @@ def center_second_operands(
 
     Args:
       model: converted; it is changed.
-      products: names of the `MatMul`s whose second operand can be centered.
+      products: names of those in `centered_operands`.
       names: of all layers.
     """
     graph = model.subgraphs[0]

@@ -17,11 +17,10 @@ from export.flatbuffer import matches, require_integers
 from export.float_layers import FencedLayer, remove_fences
 from export.linear import PlaceholderLinear
 from export.norms import write_norms
-from export.products import can_be_centered, center_second_operands
+from export.products import center_second_operands, centered_operands
 from export.weights import STORAGES, set_storage, write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
-from qgen_tf.layers import MatMul
 from qgen_tf.quantization import graph
 from qgen_tf.quantization.grids import (
     ActivationGrid,
@@ -87,7 +86,7 @@ def convert(
     model = model_file.parse(content)
     remove_fences(model)
     names = [layer.name for layer in network.model.layers]
-    center_second_operands(model, _centered_products(network), names)
+    center_second_operands(model, centered_operands(network), names)
     write_constants(model, network.constant_grids, names)
     write_norms(model, norms, first=1 + len(integers))
     write_weights(model, integers)
@@ -138,16 +137,6 @@ def _integer_layers(network: InferenceModel) -> dict[str, WeightGrid]:
         for name, grid in (network.weight_grids | network.affine_grids).items()
         if grid.bias_levels is not None and is_on_a_grid(name)
     }
-
-
-def _centered_products(network: InferenceModel) -> list[str]:
-    return [
-        layer.name
-        for layer in network.model.layers
-        if isinstance(layer, MatMul)
-        and (grid := grid_of(layer.input[1])) is not None
-        and can_be_centered(grid)
-    ]
 
 
 def _exported(

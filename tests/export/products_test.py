@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export import tflite
+from export import flatbuffer, tflite
 from export.interpreter import Interpreter
 from export.model_file import operator_name, parse
 from export.products import can_be_centered
@@ -48,7 +48,10 @@ def _products(content):
 
 @pytest.mark.parametrize("bits", [2, 4, 7])
 def test_few_bits_are_moved_to_zero(bits):
-    found = list(_products(tflite.convert(_network(bits))))
+    network = _network(bits)
+    content = tflite.convert(network)
+    flatbuffer.check(network, content)
+    found = list(_products(content))
     assert len(found) == 2
     for name, centered, source in found:
         assert name == "QUANTIZE"
