@@ -29,7 +29,13 @@ from export.products import can_be_centered
 from export.runtime_add import FixedPointAdd, XnnpackAdd, xnnpack_takes
 from export.runtime_norm import RuntimeNorm
 from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax
-from export.sum_grid import DenseGrid, FixedPointGrid, SumGrid, UpwardGrid
+from export.sum_grid import (
+    DenseGrid,
+    FixedPointGrid,
+    MeanGrid,
+    SumGrid,
+    UpwardGrid,
+)
 from qgen_tf.compat import keras
 from qgen_tf.layers import MatMul
 from qgen_tf.quantization import graph
@@ -118,6 +124,7 @@ class _Builder:
             return None
         input_step, *others = (np.float32(grid.step_size) for grid in grids)
         steps, count = np.ones(1, np.float32), 1
+        kind: Callable[..., SumGrid]
         kind = SumGrid if self._kernels == "xnnpack" else FixedPointGrid
         if source.name in self._steps:
             steps = self._steps[source.name]
@@ -134,6 +141,9 @@ class _Builder:
                 kind = FixedPointGrid  # XNNPACK leaves it out
         elif isinstance(source, _MEANS):
             count = int(np.prod(source.input.shape[1:-1]))
+            if self._kernels == "xnnpack":
+                zero_point = grids[0].int8_zero_point
+                kind = functools.partial(MeanGrid, zero_point=zero_point)
         else:
             return None
         return kind(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -64,6 +66,32 @@ class SumGrid(ActivationGrid):
             steps = tf.where(inputs < self._limit, steps, highest)
         steps = tf.clip_by_value(steps, float(self.low), float(self.high))
         return tf.cast(steps, inputs.dtype) * self.step_size
+
+
+class MeanGrid(SumGrid):
+    """The same for XNNPACK's means.
+
+    It adds up levels as they are in int8, and takes the share of the zero
+    point off when both are in steps of the output: rounded to float32 there,
+    where values are large.
+    """
+
+    def __init__(self, *args: Any, zero_point: int, count: int, **kwargs: Any):
+        """Takes over a grid.
+
+        Args:
+          *args: see `SumGrid`.
+          zero_point: of the inputs in int8.
+          count: see `SumGrid`.
+          **kwargs: see `SumGrid`.
+        """
+        super().__init__(*args, count=count, **kwargs)
+        self._zero = float(count * zero_point)
+
+    def _rounded(self, sums: tf.Tensor) -> tf.Tensor:
+        large = tf.cast(sums + self._zero, tf.float32) * self._factor
+        shift = np.float32(self._zero) * self._factor
+        return tf.cast(tf.round(large - shift), tf.float64)
 
 
 class DenseGrid(SumGrid):

@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
-from export.sum_grid import DenseGrid, FixedPointGrid, SumGrid, UpwardGrid
+from export.sum_grid import (
+    DenseGrid,
+    FixedPointGrid,
+    MeanGrid,
+    SumGrid,
+    UpwardGrid,
+)
 from qgen_tf.quantization import ActivationGrid
+from tests.export import operators
+
+_AXIS = (np.array([1], np.int32), 1.0, 0)
 
 
 def _grid(cls, ratio, *, num_bits=8, zero_point=128, step_size=1.0, **kwargs):
@@ -60,3 +70,32 @@ def test_optimized_kernels_take_both_halves_up():
     value = tf.constant([-8 * np.float64(np.float32(0.3))], tf.float64)
     assert _grid(UpwardGrid, 0.3)(value).numpy() == [-2]
     assert _grid(FixedPointGrid, 0.3)(value).numpy() == [-3]
+
+
+@pytest.mark.parametrize("zero_point", [-100, 0, 100])
+def test_xnnpack_takes_the_zero_off_a_mean_in_float32(zero_point):
+    generator = np.random.default_rng(0)
+    levels = generator.integers(-8, 8, (2000, 64, 24)) + zero_point
+    sums = (levels - zero_point).sum(1)
+    # 22: many means lie where two levels meet, but for some millionths
+    step, output_step = np.float32(22.0), np.float32(1.00001)
+    found = operators.run(
+        "MEAN",
+        [(levels.astype(np.int8), step, zero_point), _AXIS],
+        (sums.shape, np.int8, output_step, 0),
+        kernels="xnnpack",
+        options=schema.ReducerOptionsT(keepDims=False),
+        version=2,
+    )
+    grid = ActivationGrid(output_step, 8, 128)
+    means = tf.constant(sums * np.float64(step) / 64)
+    arguments = (grid, step, np.ones(1, np.float32))
+    once, wanted = (
+        np.rint(layer(means).numpy() / output_step)
+        for layer in (
+            SumGrid(*arguments, count=64),
+            MeanGrid(*arguments, zero_point=zero_point, count=64),
+        )
+    )
+    np.testing.assert_array_equal(found, wanted)
+    assert (once != wanted).any() == (zero_point != 0)
