@@ -51,7 +51,7 @@ def center_second_operands(
     for operator in graph.operators:
         if operator_name(model, operator) == "BATCH_MATMUL":
             path = graph.tensors[operator.outputs[0]].name.decode()
-            if owners(path, names) & set(products):
+            if not owners(path, names).isdisjoint(products):
                 operators += _centered(model, operator)
         operators.append(operator)
     graph.operators = operators

@@ -5,7 +5,8 @@ float error of the middle between two levels, it may end on the other one than
 the runtime. Here sums are whole numbers, and go to the output's grid as the
 kernels have it:
 
-* XNNPACK multiplies by a float32 factor and rounds, halves to even;
+* XNNPACK multiplies by a float32 factor and rounds, halves to even, a mean
+  with the zero point in it, which is taken off before the rounding;
 * the runtime's own kernels multiply by a 31-bit fixed-point number and round
   twice, first to the steps of the sum, then to those of the output (gemmlowp;
   Jacob et al. 2018, section 2.2). Where both steps are of like size, as at few

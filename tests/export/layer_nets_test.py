@@ -129,12 +129,12 @@ def test_file_and_network(name):
     ("name", "per_axis"),
     [
         ("transposed", True),
-        pytest.param(*("transposed", False), marks=pytest.mark.full),
+        pytest.param("transposed", False, marks=pytest.mark.full),
         ("concatenate", False),
-        pytest.param(*("average_pooling", True), marks=pytest.mark.full),
+        pytest.param("average_pooling", True, marks=pytest.mark.full),
         ("upsampling_bilinear", True),
-        pytest.param(*("leaky_relu", True), marks=pytest.mark.full),
-        pytest.param(*("batch_norm_alone", False), marks=pytest.mark.full),
+        pytest.param("leaky_relu", True, marks=pytest.mark.full),
+        pytest.param("batch_norm_alone", False, marks=pytest.mark.full),
         ("clipped_at_zero", True),
     ],
 )

@@ -24,10 +24,6 @@ _TRAINED = {
 }
 
 
-def _name(bits):
-    return "w{}a{}".format(*bits)
-
-
 def _network(build, bits):
     """Returns a deployed network: of a trained model, or with odd norms."""
     scheme = BitScheme(*bits)
@@ -68,7 +64,7 @@ def _cases():
         for column, bits in enumerate(_SCHEMES):
             is_quick = _TRAINED[build] == bits or (row + column) % 3 == 0
             marks = () if is_quick else pytest.mark.full
-            name = f"{build.__name__}-{_name(bits)}"
+            name = "{}-w{}a{}".format(build.__name__, *bits)
             yield pytest.param(build, bits, id=name, marks=marks)
 
 

@@ -57,11 +57,14 @@ _QUICK = [
 ]
 # those of scheme_test.py are left out
 _SLOW = [
-    (build, BitScheme(*bits, per_axis=per_axis))
-    for build, per_axis, all_bits in (
-        (harness.residual, True, [(5, 6), (7, 3)]),
-        (harness.tiny_nin, False, [(2, 2)]),
-        (harness.mobile, False, [(8, 8)]),
+    pytest.param(build, BitScheme(*bits, per_axis=per_axis), marks=marks)
+    for build, per_axis, all_bits, marks in (
+        (harness.residual, True, [(5, 6), (7, 3)], ()),
+        (harness.residual, True, [(2, 2)], pytest.mark.full),
+        (harness.tiny_nin, False, [(2, 2)], ()),
+        (harness.tiny_nin, False, [(3, 8)], pytest.mark.full),
+        (harness.mobile, False, [(8, 8)], ()),
+        (harness.mobile, False, [(7, 3)], pytest.mark.full),
     )
     for bits in all_bits
 ]
