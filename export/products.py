@@ -1,4 +1,4 @@
-"""Products of two activations in a file, as XNNPACK takes them."""
+"""Operands of products and means in a file, as XNNPACK takes them best."""
 
 from __future__ import annotations
 
@@ -9,22 +9,35 @@ from ai_edge_litert import schema_py_generated as schema
 
 from export.file_graph import FileGraph
 from export.model_file import operator_name, owners
+from qgen_tf.compat import keras
 from qgen_tf.layers import MatMul
 from qgen_tf.quantization.grids import ActivationGrid, grid_of
 from qgen_tf.quantization.inference import InferenceModel
 
+MEANS = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+)
+_OPERANDS = {"BATCH_MATMUL": 1, "MEAN": 0}  # which one is centered
+
 
 def can_be_centered(grid: ActivationGrid) -> bool:
-    """Whether the levels of a second operand fit into int8 around 0."""
+    """Whether the levels of an operand fit into int8 around 0."""
     return grid.num_bits < 8 or grid.int8_zero_point == 0
 
 
 def centered_operands(network: InferenceModel) -> dict[str, ActivationGrid]:
-    """Returns the grids of second operands, by the names of their products."""
+    """Returns the grids of these operands, by the names of what reads them.
+
+    They are the second ones of products of two activations, and those of
+    means, if they can be centered.
+    """
     grids = {
-        layer.name: grid_of(layer.input[1])
+        layer.name: grid_of(
+            layer.input[1] if isinstance(layer, MatMul) else layer.input
+        )
         for layer in network.model.layers
-        if isinstance(layer, MatMul)
+        if isinstance(layer, (MatMul, *MEANS))
     }
     return {
         name: grid
@@ -33,35 +46,38 @@ def centered_operands(network: InferenceModel) -> dict[str, ActivationGrid]:
     }
 
 
-def center_second_operands(
-    model: schema.ModelT, products: Collection[str], names: Collection[str]
+def center_operands(
+    model: schema.ModelT, readers: Collection[str], names: Collection[str]
 ) -> None:
-    """Moves the zero of second operands to 0, which XNNPACK asks for.
+    """Moves the zero of operands to 0, where XNNPACK computes exactly.
 
     Levels are moved and nothing is rounded: the steps are the same. Without
-    it the runtime's own kernels compute the product, which round twice.
+    it the runtime's own kernels compute a product, which round twice, and
+    XNNPACK takes the zero point off a mean in float32, after sums in which
+    the zero point is most.
 
     Args:
       model: converted; it is changed.
-      products: names of those in `centered_operands`.
+      readers: names of those in `centered_operands`.
       names: of all layers.
     """
     graph = model.subgraphs[0]
     operators = []
     for operator in graph.operators:
-        if operator_name(model, operator) == "BATCH_MATMUL":
+        operand = _OPERANDS.get(operator_name(model, operator))
+        if operand is not None:
             path = graph.tensors[operator.outputs[0]].name.decode()
-            if not owners(path, names).isdisjoint(products):
-                operators += _centered(model, operator)
+            if not owners(path, names).isdisjoint(readers):
+                operators += _centered(model, operator, operand)
         operators.append(operator)
     graph.operators = operators
 
 
 def _centered(
-    model: schema.ModelT, operator: schema.OperatorT
+    model: schema.ModelT, operator: schema.OperatorT, operand: int
 ) -> list[schema.OperatorT]:
-    """Gives an operator another second operand; returns what computes it."""
-    number = operator.inputs[1]
+    """Gives an operator another operand; returns what computes it."""
+    number = operator.inputs[operand]
     tensor = model.subgraphs[0].tensors[number]
     if tensor.quantization is None or not tensor.quantization.zeroPoint[0]:
         return []
@@ -75,5 +91,6 @@ def _centered(
     )
     options = schema.QuantizeOptionsT()
     added.operator("QUANTIZE", [number], centered, options, version=2)
-    operator.inputs = np.array([operator.inputs[0], centered], np.int32)
+    operator.inputs = np.array(operator.inputs, np.int32)
+    operator.inputs[operand] = centered
     return added.operators

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from export.deployed import require_deployed
-from export.products import can_be_centered
+from export.products import MEANS, can_be_centered
 from export.runtime_add import FixedPointAdd, XnnpackAdd, xnnpack_takes
 from export.runtime_norm import RuntimeNorm
 from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax
@@ -50,7 +50,6 @@ layers = keras.layers
 Layer: TypeAlias = keras.layers.Layer
 
 _PRODUCTS = (MatMul, layers.Multiply)
-_MEANS = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D)
 
 
 def runtime_model(
@@ -140,10 +139,11 @@ class _Builder:
             steps = np.array(others)
             if isinstance(source, MatMul) and not can_be_centered(grids[1]):
                 kind = FixedPointGrid  # XNNPACK leaves it out
-        elif isinstance(source, _MEANS):
+        elif isinstance(source, MEANS):
             count = int(np.prod(source.input.shape[1:-1]))
             if self._kernels == "xnnpack":
-                zero_point = grids[0].int8_zero_point
+                is_centered = can_be_centered(grids[0])
+                zero_point = 0 if is_centered else grids[0].int8_zero_point
                 kind = functools.partial(MeanGrid, zero_point=zero_point)
         else:
             return None

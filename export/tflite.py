@@ -17,7 +17,7 @@ from export.flatbuffer import matches, require_integers
 from export.float_layers import FencedLayer, remove_fences
 from export.linear import PlaceholderLinear
 from export.norms import write_norms
-from export.products import center_second_operands, centered_operands
+from export.products import center_operands, centered_operands
 from export.weights import STORAGES, set_storage, write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras
@@ -86,7 +86,7 @@ def convert(
     model = model_file.parse(content)
     remove_fences(model)
     names = [layer.name for layer in network.model.layers]
-    center_second_operands(model, centered_operands(network), names)
+    center_operands(model, centered_operands(network), names)
     write_constants(model, network.constant_grids, names)
     write_norms(model, norms, first=1 + len(integers))
     write_weights(model, integers)

@@ -31,13 +31,26 @@ def _network(bits, quantizer="lsq"):
     )
 
 
-def _products(content):
+def _mean(bits, quantizer="lsq"):
+    """A mean of many values, of few bits each."""
+
+    def middle(x):
+        x = layers.Dense(24)(x)
+        return layers.GlobalAveragePooling2D(name="mean")(x)
+
+    return deployed(
+        layer_nets._net(middle)(), BitScheme(8, bits, quantizer=quantizer)
+    )
+
+
+def _operands(content, reader, operand):
+    """Yields who writes an operand, its grid and that of what is written."""
     model = parse(content)
     graph = model.subgraphs[0]
     writers = {op.outputs[0]: op for op in graph.operators}
     for operator in graph.operators:
-        if operator_name(model, operator) == "BATCH_MATMUL":
-            number = operator.inputs[1]
+        if operator_name(model, operator) == reader:
+            number = operator.inputs[operand]
             source = graph.tensors[writers[number].inputs[0]]
             yield (
                 operator_name(model, writers[number]),
@@ -47,31 +60,44 @@ def _products(content):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 7])
-def test_few_bits_are_moved_to_zero(bits):
-    network = _network(bits)
+@pytest.mark.parametrize(
+    ("build", "reader", "operand", "count"),
+    [(_network, "BATCH_MATMUL", 1, 2), (_mean, "MEAN", 0, 1)],
+)
+def test_few_bits_are_moved_to_zero(bits, build, reader, operand, count):
+    network = build(bits)
     content = tflite.convert(network)
     flatbuffer.check(network, content)
-    found = list(_products(content))
-    assert len(found) == 2
+    found = list(_operands(content, reader, operand))
+    assert len(found) == count
     for name, centered, source in found:
         assert name == "QUANTIZE"
         assert list(centered.zeroPoint) == [0] != list(source.zeroPoint)
         assert centered.scale == source.scale  # to the bit
 
 
-def test_eight_bits_stay():
+@pytest.mark.parametrize(
+    ("build", "reader", "operand", "writers"),
+    [
+        (_network, "BATCH_MATMUL", 1, ["RESHAPE", "RESHAPE"]),
+        (_mean, "MEAN", 0, ["RESHAPE"]),
+    ],
+)
+def test_eight_bits_stay(build, reader, operand, writers):
     """The levels around zero are there, others have no room."""
     for quantizer, is_zero in (("lsq", True), ("lsq_plus", False)):
-        found = list(_products(tflite.convert(_network(8, quantizer))))
-        assert [name for name, _, _ in found] == ["RESHAPE", "RESHAPE"]
-        for _, operand, _ in found:
-            assert (operand.zeroPoint[0] == 0) == is_zero
+        content = tflite.convert(build(8, quantizer))
+        found = list(_operands(content, reader, operand))
+        assert [name for name, _, _ in found] == writers
+        for _, grid, _ in found:
+            assert (grid.zeroPoint[0] == 0) == is_zero
 
 
 @pytest.mark.parametrize("bits", [2, 4, 7])
-def test_the_runtime_rounds_them_once(bits):
+@pytest.mark.parametrize("build", [_network, _mean])
+def test_the_runtime_rounds_them_once(bits, build):
     """XNNPACK as the network does; to its own kernels it is all the same."""
-    network = _network(bits)
+    network = build(bits)
     content = tflite.convert(network)
     images = harness.test_images()
 
