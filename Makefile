@@ -15,7 +15,7 @@ SOURCES := setup.cfg pyproject.toml
 .DELETE_ON_ERROR:
 .PHONY: help quickstart study-cifar10 study figures models device-arm64
 .PHONY: bench bench-accuracy bench-overhead bench-measures bench-tflite bench-sweep
-.PHONY: test fuzz kill lint docs clean
+.PHONY: test fuzz kill lint audit docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -93,10 +93,15 @@ kill: $(VENV)/installed-test ## kill commands at random moments, for long
 test: $(VENV)/installed-test ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: $(VENV)/installed-test ## check style and types
+lint: $(VENV)/installed-test ## check style, security and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/created ## known vulnerabilities of the pinned dependencies
+	$(BIN)/python -m pip install -qq 'pip-audit>=2.10,<3'
+	$(BIN)/pip-audit --strict --no-deps --disable-pip \
+	  --requirement constraints.txt $(ARGS)
 
 docs: $(VENV)/installed-test ## build the API reference into build/api
 	$(BIN)/python -m sphinx -W --keep-going -q docs/api build/api
