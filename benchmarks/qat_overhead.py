@@ -33,7 +33,8 @@ tfmot (its default 8-bit quantize_model), qkeras (quantized_bits(4) and
 quantized_relu(4)), and brevitas (4 bits, over float PyTorch). The last two
 need an environment of their own:
 
-  pip install tensorflow tf_keras qkeras 'pyparsing<3.2'  # and tfmot, packaging
+  pip install tensorflow tf_keras qkeras 'pyparsing<3.2' \\
+    safetensors packaging tensorflow-model-optimization
   pip install torch brevitas
 
 Examples:

@@ -13,7 +13,7 @@ from export.model_file import require_content
 from export.weights import expand
 from qgen_tf import errors
 
-BATCH_SIZE = 64
+BATCH_SIZE = 128
 
 _MOST_LANES = 8  # each has its own copy of the weights
 

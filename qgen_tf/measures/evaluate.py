@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -163,8 +161,6 @@ def evaluate(
     predict: Callable[[np.ndarray], np.ndarray] | keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
     loss_fn: LossFn = cross_entropy,
-    *,
-    at_once: int = 1,
 ) -> Evaluation:
     """Evaluates a function from images to logits on every example.
 
@@ -172,21 +168,17 @@ def evaluate(
       predict: a model, or a function such as `predictor(model)`, which is
         compiled once for several data sets, or `Interpreter.predict` of a
         deployed file.
-      dataset: batches of (images, int labels).
+      dataset: batches of (images, int labels). Large ones keep all lanes of
+        an Interpreter busy.
       loss_fn: (labels, logits) to the loss of each example.
-      at_once: batches that are predicted at the same time, while others load.
-        More than one is faster for `Interpreter.predict`, which threads may
-        call side by side; not every function allows that.
 
     Raises:
       DataError: the data set is empty, or not of batches of images that fit
         the model, without NaN, and int labels of its classes.
       ModelError: a loss is not finite, or `predict` is none of these.
       ConfigError: `loss_fn` does not return one loss for each example, or
-        takes logits and the model has none, or `at_once` is below 1.
+        takes logits and the model has none.
     """
-    if at_once < 1:
-        raise errors.ConfigError(f"at_once is {at_once}: let it be 1 or more.")
     model = None
     if isinstance(predict, keras.Model | InferenceModel):
         model = keras_model(predict)
@@ -199,32 +191,7 @@ def evaluate(
         )
     require_examples(dataset, model)
     evaluator = Evaluator(loss_fn)
-    for labels, logits in _predicted(predict, dataset, at_once):
-        evaluator.add(labels, logits)
+    for images, labels in dataset:
+        # `numpy()` would copy them
+        evaluator.add(labels, predict(np.asarray(images)))
     return evaluator.evaluation()
-
-
-def _predicted(
-    predict: Callable[[np.ndarray], np.ndarray],
-    dataset: tf.data.Dataset,
-    at_once: int,
-) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
-    """Yields labels and logits, batch by batch."""
-    # prefetched: loads while others are predicted; `numpy()` would copy it
-    batches = (
-        (labels, np.asarray(images)) for images, labels in dataset.prefetch(1)
-    )
-    if at_once == 1:  # in this thread, whose scopes a model may need
-        for labels, images in batches:
-            yield labels, predict(images)
-        return
-    running: collections.deque[tuple[tf.Tensor, futures.Future]]
-    running = collections.deque()
-    with futures.ThreadPoolExecutor(at_once) as threads:
-        for labels, images in batches:
-            running.append((labels, threads.submit(predict, images)))
-            if len(running) > at_once:
-                labels, logits = running.popleft()
-                yield labels, logits.result()
-        for labels, logits in running:
-            yield labels, logits.result()

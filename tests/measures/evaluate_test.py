@@ -1,8 +1,6 @@
 """Loss and accuracy: by hand, in any batches, and loud where they mean none."""
 
 import math
-import threading
-import time
 import tracemalloc
 
 import numpy as np
@@ -49,33 +47,6 @@ def test_loss_and_accuracy_by_hand():
     assert evaluation.accuracy == pytest.approx(200 / 3)
 
 
-def test_batches_at_once_keep_their_order():
-    images, labels = _examples(101)
-    generator = np.random.default_rng(0)
-
-    def slow(images):
-        time.sleep(generator.uniform(0, 0.01))
-        return images[:, :3]
-
-    one, many = (
-        evaluate(slow, _batches(images, labels, 4), at_once=at_once)
-        for at_once in (1, 3)
-    )
-    np.testing.assert_array_equal(one.losses, many.losses)
-    np.testing.assert_array_equal(one.correct, many.correct)
-
-
-def test_as_many_batches_at_once_as_asked_for():
-    images, labels = _examples(12)
-    together = threading.Barrier(3, timeout=30.0)
-
-    def predict(images):
-        together.wait()  # raises unless three are here at once
-        return images[:, :3]
-
-    evaluate(predict, _batches(images, labels, 2), at_once=3)
-
-
 def test_an_error_of_one_batch_ends_the_evaluation():
     images, labels = _examples(40)
     calls = []
@@ -87,8 +58,8 @@ def test_an_error_of_one_batch_ends_the_evaluation():
         return batch[:, :3]
 
     with pytest.raises(errors.DataError, match="the third"):
-        evaluate(predict, _batches(images, labels, 2), at_once=2)
-    assert len(calls) <= 6  # what ran beside it, and no more
+        evaluate(predict, _batches(images, labels, 2))
+    assert len(calls) == 3
 
 
 def test_a_plain_function_gets_arrays_in_the_order_of_the_data_set():

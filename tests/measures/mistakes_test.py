@@ -308,12 +308,6 @@ def test_what_is_no_name_of_a_layer():
         measures.of_layer([])
 
 
-@pytest.mark.parametrize("at_once", [None, "a", [], 0, -1])
-def test_batches_at_once(model, at_once):
-    with _told(errors.ConfigError, "at_once( is|=).*: (write|let it be) "):
-        measures.evaluate(model, GOOD, at_once=at_once)
-
-
 def test_a_landscape_that_shows_no_progress(model):
     with _told(errors.ConfigError, "progress=None: write a function"):
         measures.loss_landscape(model, GOOD, progress=None)
