@@ -306,7 +306,7 @@ def _fixed(images):
 
 def test_a_fixed_batch():
     content = _converted(_fixed, (8, 2, 2, 1))
-    with pytest.raises(errors.ExportError, match="64 examples at once"):
+    with pytest.raises(errors.ExportError, match="128 examples at once"):
         Interpreter(content)
     images = np.arange(80, dtype=np.float32).reshape(20, 2, 2, 1)
     runtime = Interpreter(content, batch_size=8)  # 20 are padded to 24
