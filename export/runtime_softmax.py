@@ -61,7 +61,10 @@ class RuntimeSoftmax(keras.layers.Layer):
         values = tf.gather(table, differences)
         # one after the other, as the kernel sums them
         total = tf.cumsum(values, -1)[..., -1:]
-        return tf.floor(values * (1.0 / (total * _OUTPUT_STEP)) + 0.5)
+        # by way of float64, which rounds to the same: a compiled function makes
+        # a quotient of a product with a reciprocal in float32
+        scale = 1.0 / tf.cast(total * _OUTPUT_STEP, tf.float64)
+        return tf.floor(values * tf.cast(scale, tf.float32) + 0.5)
 
 
 class FixedPointSoftmax(RuntimeSoftmax):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax
@@ -31,6 +32,21 @@ def test_is_what_the_runtime_computes(kernels, cls, step, size):
     values = (levels - 3.0).astype(np.float32) * np.float32(step)
     wanted = np.rint(256.0 * cls(step)(values).numpy()) - 128.0
     np.testing.assert_array_equal(found, np.minimum(wanted, 127.0))
+
+
+def test_a_compiled_function_rounds_alike():
+    """A probability is within a millionth of where two levels meet."""
+    step = 0.4189222753047943
+    levels = (
+        *(0, 3, 0, -1, -3, -2, -3, 3, -1, 3, 2, 1, 1, 3, 0, 1),
+        *(0, -2, -3, -1, 0, -2, -3, -2, 1, 1, 1, 1, 3, 3, -1, -5),
+        *(-4, -4, -3, -2, -5, -2, 1, 1, 2, 1, 0, 1, 3, -4, 0, 1),
+        *(3, 0, -2, -2, -1, 2, 2, 2, 2, 3, 3, 5, 3, 4, 2, 2),
+    )
+    row = np.float32(levels) * np.float32(step)
+    values = np.tile(row, (16, 1))  # so many at once are computed otherwise
+    layer = RuntimeSoftmax(step)
+    np.testing.assert_array_equal(tf.function(layer)(values), layer(values))
 
 
 @pytest.mark.parametrize("cls", [RuntimeSoftmax, FixedPointSoftmax])
