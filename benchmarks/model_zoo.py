@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pathlib
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -39,15 +41,15 @@ and at W4A8, and ends in an integer file. The table comes from
 {command}
 ```
 
-with images of {size}x{size} pixels and {classes} classes; weights are random
-at first, BatchNorm statistics are those of {num_train} scanned digits, and the
-W8A8 model is trained on these for one epoch. *Quantized* are the
-layers with quantized weights; *left alone* those that are not known and stay
-float. *Float ops* are operators of the W8A8 file that compute in float. Every
-weight, bias and scale of both integer files is that of the network (the
-command fails otherwise). *Steps* is the largest difference of a logit between
-the W8A8 file and the deployed network in the arithmetic of XNNPACK on
-{num_test} other digits, in steps of the output's grid.
+with images of {size}x{size} pixels, in [-1, 1] if the model does not scale them
+itself, and {classes} classes; weights are random at first, BatchNorm statistics
+are those of {num_train} scanned digits, and the W8A8 model is trained on these
+for one epoch. *Quantized* are the layers with quantized weights; *left alone*
+those that are not known and stay float. *Float ops* are operators of the W8A8
+file that compute in float. Every weight, bias and scale of both integer files
+is that of the network (the command fails otherwise). *Steps* is the largest
+difference of a logit between the W8A8 file and the deployed network in the
+arithmetic of XNNPACK on {num_test} other digits, in steps of the output's grid.
 
 {table}
 """
@@ -95,11 +97,12 @@ def _row(name: str) -> dict[str, Any]:
     from qgen_tf.compat import keras
     from qgen_tf.quantization.inference import input_step_size
 
-    keras.backend.clear_session()  # the model before takes gigabytes
     keras.utils.set_random_seed(0)
     source, build = ZOO[name]
     model = build()
     images, labels = _digits()
+    if not any(isinstance(x, keras.layers.Rescaling) for x in model.layers):
+        images = images / 127.5 - 1
     training_set = (images[:_NUM_TRAIN], labels[:_NUM_TRAIN])
     data = tf.data.Dataset.from_tensor_slices(training_set).batch(_BATCH_SIZE)
     # as they are, random weights let a deep network fade to a constant
@@ -152,8 +155,11 @@ def _main() -> None:
             f"--models has {unknown}: choose from {list(ZOO)}."
         )
     rows = []
+    context = multiprocessing.get_context("spawn")
     for name in names:
-        rows.append(_row(name))
+        # a process for each: TensorFlow keeps what it has converted
+        with futures.ProcessPoolExecutor(1, mp_context=context) as process:
+            rows.append(process.submit(_row, name).result())
         print(_markdown(rows[-1:]).splitlines()[-1], flush=True)
     if _OUTPUT.value is None:
         return
