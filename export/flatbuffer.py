@@ -19,7 +19,7 @@ from export.model_file import (
     parse,
 )
 from export.norms import norm_constants
-from export.products import centered_operands
+from export.operands import centered_operands
 from export.weights import FileWeight, read_weights
 from qgen_tf import errors
 from qgen_tf.quantization import graph as keras_graph

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from export.deployed import require_deployed
-from export.products import MEANS, can_be_centered
+from export.operands import MEANS, can_be_centered
 from export.runtime_add import FixedPointAdd, XnnpackAdd, xnnpack_takes
 from export.runtime_norm import RuntimeNorm
 from export.runtime_softmax import FixedPointSoftmax, RuntimeSoftmax

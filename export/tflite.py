@@ -17,7 +17,7 @@ from export.flatbuffer import matches, require_integers
 from export.float_layers import FencedLayer, remove_fences
 from export.linear import PlaceholderLinear
 from export.norms import write_norms
-from export.products import center_operands, centered_operands
+from export.operands import center_operands, centered_operands
 from export.weights import STORAGES, set_storage, write_weights
 from qgen_tf import errors
 from qgen_tf.compat import keras

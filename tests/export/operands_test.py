@@ -4,7 +4,7 @@ import pytest
 from export import flatbuffer, tflite
 from export.interpreter import Interpreter
 from export.model_file import operator_name, parse
-from export.products import can_be_centered
+from export.operands import can_be_centered
 from export.runtime_model import runtime_model
 from qgen_tf.compat import keras
 from qgen_tf.layers import MatMul
