@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pathlib
-from concurrent import futures
 from typing import Any
 
 import numpy as np
 from absl import flags
 
+from benchmarks.processes import run_apart
 from qgen_tf import errors
 from qgen_tf.cli import program
 
@@ -155,11 +154,9 @@ def _main() -> None:
             f"--models has {unknown}: choose from {list(ZOO)}."
         )
     rows = []
-    context = multiprocessing.get_context("spawn")
     for name in names:
-        # a process for each: TensorFlow keeps what it has converted
-        with futures.ProcessPoolExecutor(1, mp_context=context) as process:
-            rows.append(process.submit(_row, name).result())
+        # TensorFlow keeps what it has converted
+        rows.append(run_apart(_row, name))
         print(_markdown(rows[-1:]).splitlines()[-1], flush=True)
     if _OUTPUT.value is None:
         return

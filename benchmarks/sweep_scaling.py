@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import json
-import multiprocessing
 import pathlib
 import resource
 import tempfile
@@ -16,6 +14,7 @@ from typing import Any
 import ml_collections
 from absl import flags
 
+from benchmarks.processes import run_apart
 from benchmarks.rows import Row, Spread, finish
 from qgen_tf.cli import program
 
@@ -81,7 +80,6 @@ def _bare() -> float:
     """Returns the seconds of the same trials in bare processes."""
     from qgen_tf.study import worker
 
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as workdir:
         config = _config(_TRIALS.value, _EPOCHS.value)
         begun = time.monotonic()
@@ -89,10 +87,7 @@ def _bare() -> float:
             config.seed = seed
             here = pathlib.Path.cwd()
             argument = (config, pathlib.Path(workdir), here, 2, True)
-            with concurrent.futures.ProcessPoolExecutor(
-                1, mp_context=context
-            ) as process:
-                reason = process.submit(worker.work, argument).result()
+            reason = run_apart(worker.work, argument)
             if reason:
                 raise RuntimeError(reason)
         return time.monotonic() - begun
@@ -145,7 +140,10 @@ def _swept_by_one() -> float:
 
 
 def _many() -> tuple[dict[str, Any], list[Row]]:
-    few, many = _faked(_FAKE.value // 10), _faked(_FAKE.value)
+    few, many = (
+        run_apart(_sweep_of_fakes, number)  # whose memory is its own
+        for number in (_FAKE.value // 10, _FAKE.value)
+    )
     what = f"{many['trials']:,} fake trials, records and report"
     return many, [
         Row(
@@ -161,15 +159,6 @@ def _many() -> tuple[dict[str, Any], list[Row]]:
             Spread(many["peak_megabytes"] / few["peak_megabytes"]),
         ),
     ]
-
-
-def _faked(number: int) -> dict[str, Any]:
-    """Runs `_sweep_of_fakes` in a process whose memory is its own."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=context
-    ) as process:
-        return process.submit(_sweep_of_fakes, number).result()
 
 
 def _sweep_of_fakes(number: int) -> dict[str, Any]:
