@@ -41,7 +41,7 @@ _EPOCHS = flags.DEFINE_integer(
     "epochs", 400, "of a real trial; 400 take about a minute.", lower_bound=1
 )
 _FAKE = flags.DEFINE_integer(
-    "fake_trials", 10_000, "rounded down to clusters of 4.", lower_bound=40
+    "fake_trials", 10_000, "rounded down to twenties.", lower_bound=200
 )
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
