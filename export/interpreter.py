@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import queue
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 
@@ -128,9 +130,33 @@ class Interpreter:
         require_images(images, self.input_shape)
         size = self._size(len(images))
         starts = range(0, len(images), size)
-        # a single part needs no other thread
-        each = map if 1 in (len(starts), self._num_lanes) else self._threads.map
-        parts = list(each(lambda start: self._run(images, start, size), starts))
+        parts: list[Any] = [None] * len(starts)
+        failures: dict[int, Exception] = {}
+        waiting = iter(enumerate(starts))
+
+        def stop() -> None:
+            collections.deque(waiting, maxlen=0)
+
+        def work() -> None:
+            for index, start in waiting:  # each part goes to one thread
+                try:
+                    parts[index] = self._run(images, start, size)
+                except Exception as error:
+                    failures[index] = error
+                    stop()
+
+        # This thread works, too: to wake one that has slept takes time.
+        num_others = min(self._num_lanes, len(starts)) - 1
+        others = [self._threads.submit(work) for _ in range(num_others)]
+        try:
+            work()
+        finally:
+            stop()  # after Ctrl-C
+            for other in others:
+                if not other.cancel():  # it is at work
+                    other.result()
+        if failures:
+            raise failures[min(failures)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _size(self, count: int) -> int:

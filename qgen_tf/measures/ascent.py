@@ -146,7 +146,13 @@ def _climb(search: _Search, ball: Ball, start: _Visit, num_steps: int) -> None:
                 return  # a start from which nothing leads on
             before = here = best
             step /= 2
-        offsets = _moved(ball, before, here, step, share)
+        offsets = _moved(
+            ball,
+            before.offsets,
+            here.offsets,
+            here.gradients,
+            *(tf.constant(number, tf.float64) for number in (step, share)),
+        )
         share = _MOMENTUM
         before, here = here, search.visit(offsets, is_last=count == num_steps)
         rises += here.loss > before.loss
@@ -162,32 +168,40 @@ def _climb(search: _Search, ball: Ball, start: _Visit, num_steps: int) -> None:
             last_checkpoint, rises, loss_then = count, 0, best.loss
 
 
+@tf.function(autograph=False, reduce_retracing=True)
 def _moved(
-    ball: Ball, before: _Visit, here: _Visit, step: float, share: float
+    ball: Ball,
+    before: Offsets,
+    here: Offsets,
+    gradients: Offsets,
+    step: tf.Tensor,
+    share: tf.Tensor,
 ) -> Offsets:
     """Returns the next offsets: a step from `here`, with momentum.
 
     Args:
       ball: of the offsets.
-      before: the visit before.
-      here: the last visit.
-      step: in radii of the ball.
-      share: of the step; the rest is momentum.
+      before: the offsets before.
+      here: the last ones.
+      gradients: of the loss at these.
+      step: in radii of the ball, float64.
+      share: of the step, float64; the rest is momentum.
     """
     targets = ball.project(
         [
-            offset + step * ascent
+            offset + tf.cast(step, offset.dtype) * ascent
             for offset, ascent in zip(
-                here.offsets, ball.steepest(here.gradients), strict=True
+                here, ball.steepest(gradients), strict=True
             )
         ]
     )
+    momentum = 1.0 - share
     return ball.project(
         [
-            now + share * (target - now) + (1 - share) * (now - then)
-            for target, now, then in zip(
-                targets, here.offsets, before.offsets, strict=True
-            )
+            now
+            + tf.cast(share, now.dtype) * (target - now)
+            + tf.cast(momentum, now.dtype) * (now - then)
+            for target, now, then in zip(targets, here, before, strict=True)
         ]
     )
 

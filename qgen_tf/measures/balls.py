@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +16,8 @@ class Ball(Protocol):
 
     A perturbation is a list of tensors in the shapes of the weights. Each
     coordinate has its own unit of length; a coordinate whose unit is zero
-    stays zero.
+    stays zero. Balls are tuples of their settings, which a compiled function
+    takes as they are.
     """
 
     def random(self, seed: tuple[int, int]) -> list[tf.Tensor]:
@@ -39,8 +39,7 @@ class Ball(Protocol):
         """Returns whether a point is inside, up to rounding; NaN is not."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Box:
+class Box(NamedTuple):
     """The perturbations with `|d_i| <= radius_i`.
 
     Attributes:
@@ -83,8 +82,7 @@ class Box:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ellipsoid:
+class Ellipsoid(NamedTuple):
     """The perturbations with `sum_i (d_i / scale_i)^2 <= rho^2`.
 
     Lengths are summed in float64: weights, and so scales, may be tiny.

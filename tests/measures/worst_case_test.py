@@ -9,8 +9,8 @@ import pytest
 from qgen_tf import errors, sharing
 from qgen_tf.compat import keras
 from qgen_tf.measures import ascent, perturbations
-from qgen_tf.measures.balls import Ellipsoid
 from qgen_tf.measures.losses import cross_entropy
+from qgen_tf.measures.objective import Objective
 from qgen_tf.measures.worst_case import RADII, worst_case_sharpness
 from qgen_tf.quantization import BitScheme, quantize_model
 from tests.measures import closed_forms
@@ -290,16 +290,15 @@ def test_a_result_can_be_repeated_from_its_record(settings, point):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interruption_leaves_the_model_as_it_was(error, monkeypatch):
     network = closed_forms.network(KERNEL)
-    project, seen = Ellipsoid.project, []
+    gradient, seen = Objective.gradient, []
 
-    def interrupted(self, offsets):
+    def interrupted(self):
         seen.append(network.get_weights()[0])
-        # two projections a step: the first step is done
-        if len(seen) == 3:
+        if len(seen) == 2:  # the first step is done
             raise error
-        return project(self, offsets)
+        return gradient(self)
 
-    monkeypatch.setattr(Ellipsoid, "project", interrupted)
+    monkeypatch.setattr(Objective, "gradient", interrupted)
     with pytest.raises(error):
         worst_case_sharpness(
             network, closed_forms.dataset(), closed_forms.linear, point="latent"
