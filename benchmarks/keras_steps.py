@@ -6,6 +6,7 @@ THREADS`; LIBRARY is loaded first.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import sys
@@ -97,6 +98,7 @@ def main() -> None:
 
     model = models.MODELS[model_name](_IMAGE_SHAPE, _NUM_CLASSES)
     model = _contender(contender, model, images)
+    gc.collect()  # what it was made from holds itself
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -136,6 +136,7 @@ def quantize(
     high: int | tf.Tensor,
     *,
     nonnegative: bool = False,
+    values_stay: bool = False,
 ) -> tf.Tensor:
     """Rounds values to the grid, with the gradients of LSQ.
 
@@ -157,6 +158,8 @@ def quantize(
       high: largest level, likewise; at least 0 and less than 2^15.
       nonnegative: whether no value is below 0, as behind a ReLU; where `low` is
         0 then nothing is clipped there.
+      values_stay: whether `values` are in memory until the backward pass in any
+        case, as weights are; rounding errors are then not held there as well.
 
     Returns:
       The quantized values, of the shape of `values`.
@@ -167,7 +170,7 @@ def quantize(
     # A clipped value is then further from 0 than any value from its level, so
     # that the error tells which is which and `values` need not be kept.
     are_known = isinstance(low, int) and isinstance(high, int)
-    error_tells = are_known and low < 0 < high
+    error_tells = are_known and low < 0 < high and not values_stay
     low = tf.convert_to_tensor(low, values.dtype)
     high = tf.convert_to_tensor(high, values.dtype)
 
@@ -203,6 +206,9 @@ def quantize(
             else:  # the error is the level, less the value where it passes
                 of_step = inner(upstream, tf.stop_gradient(quantized))
                 of_step -= inner(passed, tf.stop_gradient(values))
+            # first, so that what it needs is let go before the layers below
+            with tf.control_dependencies([of_step]):
+                passed = tf.identity(passed)
             return passed, of_step / tf.stop_gradient(step_size)
 
         return quantized, grad

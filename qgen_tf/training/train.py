@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import shutil
@@ -166,6 +167,7 @@ def _quantized(
             _CALIBRATION_BATCH
         ),
     )
+    gc.collect()  # the copies in between hold themselves: memory for training
     return quantized
 
 

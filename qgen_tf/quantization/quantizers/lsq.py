@@ -81,7 +81,9 @@ class LSQWeightQuantizer(LearnedStep, WeightQuantizer):
         )
         if self.num_bits == 1:
             return quant_ops.binarize(weight, step_size)
-        return quant_ops.quantize(weight, step_size, -self.high, self.high)
+        return quant_ops.quantize(
+            weight, step_size, -self.high, self.high, values_stay=True
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
