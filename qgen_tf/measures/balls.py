@@ -133,7 +133,8 @@ class Ellipsoid(NamedTuple):
         the nearest point in the Euclidean sense would be another, and ascent
         would come to rest where the loss is not at its largest.
         """
-        shrink = self.rho / tf.maximum(self._length(offsets), self.rho)
+        rho = _float64(self.rho)
+        shrink = rho / tf.maximum(self._length(offsets), rho)
         return [
             tf.where(
                 scale > 0,
@@ -172,8 +173,11 @@ def units(
     return [tf.ones_like(weight) for weight in weights]
 
 
-def _float64(value: tf.Tensor) -> tf.Tensor:
-    return tf.cast(value, tf.float64)
+def _float64(value: tf.Tensor | float) -> tf.Tensor:
+    # the hint: of a number of Python, which is not to pass through float32
+    return tf.cast(
+        tf.convert_to_tensor(value, dtype_hint=tf.float64), tf.float64
+    )
 
 
 def _norm(parts: Sequence[tf.Tensor]) -> tf.Tensor:
