@@ -130,6 +130,28 @@ def test_the_first_image_at_fault_is_named_whatever_the_threads():
     np.testing.assert_array_equal(runtime.predict(images), wanted)
 
 
+def test_an_interruption_ends_all_threads(monkeypatch):
+    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=2, num_threads=2)
+    images = harness.test_images()[:200]
+    run, finished = Lane.run, []
+
+    def interrupted(self, part):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        finished.append(run(self, part))
+        time.sleep(0.01)
+        return finished[-1]
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Lane, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runtime.predict(images)
+        count = len(finished)
+        time.sleep(0.05)
+    assert count == len(finished) < 20
+    assert len(runtime.predict(images)) == 200
+
+
 def test_threads_end_with_the_interpreter():
     before = threading.active_count()
     runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=3)

@@ -103,21 +103,27 @@ def test_what_is_known_before_does_not_matter(levels_range, step_shape):
     upstream = tf.constant(generator.normal(size=values.shape), tf.float32)
     step = tf.fill(step_shape, 0.37)
     results = []
-    for ends in (
-        (low, high),
-        (tf.constant(1.0 * low), tf.constant(1.0 * high)),
+    for ends, values_stay in (
+        ((low, high), False),
+        ((low, high), True),
+        ((tf.constant(1.0 * low), tf.constant(1.0 * high)), False),
     ):
         with tf.GradientTape() as tape:
             tape.watch([values, step])
             quantized = quant_ops.quantize(
-                values, step, *ends, nonnegative=low == 0
+                values,
+                step,
+                *ends,
+                nonnegative=low == 0,
+                values_stay=values_stay,
             )
         gradients = tape.gradient(quantized, [values, step], upstream)
         results.append((quantized, *gradients))
-    (known, of_values, of_step), (other, of_values_, of_step_) = results
-    np.testing.assert_array_equal(known, other)
-    np.testing.assert_array_equal(of_values, of_values_)
-    np.testing.assert_allclose(of_step, of_step_, rtol=1e-4, atol=2e-4)
+    (known, of_values, of_step), *others = results
+    for other, of_values_, of_step_ in others:
+        np.testing.assert_array_equal(known, other)
+        np.testing.assert_array_equal(of_values, of_values_)
+        np.testing.assert_allclose(of_step, of_step_, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
