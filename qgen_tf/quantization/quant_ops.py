@@ -159,7 +159,8 @@ def quantize(
       nonnegative: whether no value is below 0, as behind a ReLU; where `low` is
         0 then nothing is clipped there.
       values_stay: whether `values` are in memory until the backward pass in any
-        case, as weights are; rounding errors are then not held there as well.
+        case, as weights are; rounding errors are then computed there, and not
+        held as well.
 
     Returns:
       The quantized values, of the shape of `values`.
@@ -170,35 +171,44 @@ def quantize(
     # A clipped value is then further from 0 than any value from its level, so
     # that the error tells which is which and `values` need not be kept.
     are_known = isinstance(low, int) and isinstance(high, int)
-    error_tells = are_known and low < 0 < high and not values_stay
+    error_tells = are_known and low < 0 < high
     low = tf.convert_to_tensor(low, values.dtype)
     high = tf.convert_to_tensor(high, values.dtype)
 
     @tf.custom_gradient
     def rounded(_, step_size):
-        kept, ends = values, (low * step_size, high * step_size)
+        ends = (low * step_size, high * step_size)
         if fused:
             quantized = _fused_quantized(values, step_size, ends, clipping_bits)
         else:
             clipped = tf.clip_by_value(values, *ends)
             quantized = tf.round(clipped * (1.0 / step_size)) * step_size
-        if error_tells:
-            kept = quantized - _selected(values, values, *ends, fused=fused)
-            ends = (-_ERROR_REACH * step_size, _ERROR_REACH * step_size)
-        elif relu_input is not None:
-            ends = (_SMALLEST, ends[1])
 
-        @tf.custom_gradient
-        def select(upstream):
-            # Linear and symmetric, hence its own gradient. The one that
-            # TensorFlow has registered for the kernel is wrong.
-            return _selected(upstream, kept, *ends, fused=fused), select
+        def error():
+            return quantized - _selected(values, values, *ends, fused=fused)
+
+        held = error() if error_tells and not values_stay else values
 
         def grad(upstream):
+            upstream = tf.convert_to_tensor(upstream)  # of tf.gather: slices
+            kept, reach = held, ends
+            if error_tells:
+                reach = (-_ERROR_REACH * step_size, _ERROR_REACH * step_size)
+                if values_stay:
+                    with tf.control_dependencies([upstream]):  # not before
+                        kept = error()
+            elif relu_input is not None:
+                reach = (_SMALLEST, ends[1])
+
+            @tf.custom_gradient
+            def select(x):
+                # Linear and symmetric, hence its own gradient. The one that
+                # TensorFlow has registered for the kernel is wrong.
+                return _selected(x, kept, *reach, fused=fused), select
+
             # Constants of the local linear form: v passes inside the range, s
             # scales the rounding error inside and the end level outside. With
             # them held fixed the second derivatives agree with the first ones.
-            upstream = tf.convert_to_tensor(upstream)  # of tf.gather: slices
             passed = select(upstream)
             inner = functools.partial(_inner, like=step_size, fused=fused)
             if error_tells:
