@@ -53,7 +53,7 @@ _EXPAND = flags.DEFINE_boolean(
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", [1, 16, 64, 256], "of invoke.")
 _DATASET_BATCH_SIZE = flags.DEFINE_integer(
-    "dataset_batch_size", 2048, "images of a batch of the data set."
+    "dataset_batch_size", 4096, "images of a batch of the data set."
 )
 _THREADS = flags.DEFINE_list(
     "threads",
