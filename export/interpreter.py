@@ -128,7 +128,11 @@ class Interpreter:
         """
         images = np.asarray(images)
         require_images(images, self.input_shape)
-        size = self._size(len(images))
+        parts = self._parts(images, self._size(len(images)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _parts(self, images: np.ndarray, size: int) -> list[np.ndarray]:
+        """Runs parts of so many images, each in the first lane that is free."""
         starts = range(0, len(images), size)
         parts: list[Any] = [None] * len(starts)
         failures: dict[int, Exception] = {}
@@ -157,7 +161,7 @@ class Interpreter:
                     other.result()
         if failures:
             raise failures[min(failures)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return parts
 
     def _size(self, count: int) -> int:
         """Returns the examples of a part.
