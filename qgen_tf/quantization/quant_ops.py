@@ -137,6 +137,7 @@ def quantize(
     *,
     nonnegative: bool = False,
     values_stay: bool = False,
+    learned: bool = False,
 ) -> tf.Tensor:
     """Rounds values to the grid, with the gradients of LSQ.
 
@@ -161,6 +162,9 @@ def quantize(
       values_stay: whether `values` are in memory until the backward pass in any
         case, as weights are; rounding errors are then computed there, and not
         held as well.
+      learned: whether the step size trains. Its gradient is then computed
+        before that of the values is handed on, so that what it needs is let go
+        before the layers below; otherwise a graph leaves it out.
 
     Returns:
       The quantized values, of the shape of `values`.
@@ -216,9 +220,9 @@ def quantize(
             else:  # the error is the level, less the value where it passes
                 of_step = inner(upstream, tf.stop_gradient(quantized))
                 of_step -= inner(passed, tf.stop_gradient(values))
-            # first, so that what it needs is let go before the layers below
-            with tf.control_dependencies([of_step]):
-                passed = tf.identity(passed)
+            if learned:
+                with tf.control_dependencies([of_step]):
+                    passed = tf.identity(passed)
             return passed, of_step / tf.stop_gradient(step_size)
 
         return quantized, grad

@@ -103,7 +103,7 @@ def test_what_is_known_before_does_not_matter(levels_range, step_shape):
     upstream = tf.constant(generator.normal(size=values.shape), tf.float32)
     step = tf.fill(step_shape, 0.37)
     results = []
-    for ends, values_stay in (
+    for ends, known_before in (
         ((low, high), False),
         ((low, high), True),
         ((tf.constant(1.0 * low), tf.constant(1.0 * high)), False),
@@ -115,7 +115,8 @@ def test_what_is_known_before_does_not_matter(levels_range, step_shape):
                 step,
                 *ends,
                 nonnegative=low == 0,
-                values_stay=values_stay,
+                values_stay=known_before,
+                learned=known_before,
             )
         gradients = tape.gradient(quantized, [values, step], upstream)
         results.append((quantized, *gradients))

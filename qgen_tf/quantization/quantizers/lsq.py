@@ -82,7 +82,12 @@ class LSQWeightQuantizer(LearnedStep, WeightQuantizer):
         if self.num_bits == 1:
             return quant_ops.binarize(weight, step_size)
         return quant_ops.quantize(
-            weight, step_size, -self.high, self.high, values_stay=True
+            weight,
+            step_size,
+            -self.high,
+            self.high,
+            values_stay=True,
+            learned=True,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -120,7 +125,12 @@ class LSQActivationQuantizer(ActivationQuantizer):
         low, high = self.level_bounds(variables)
         step_size = self.training_step_size(variables, features(values), high)
         return quant_ops.quantize(
-            values, step_size, low, high, nonnegative=self.signed is False
+            values,
+            step_size,
+            low,
+            high,
+            nonnegative=self.signed is False,
+            learned=True,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -198,7 +208,11 @@ class LSQPlusActivationQuantizer(LSQActivationQuantizer):
         # does not depend on it, what is clipped moves with it.
         offset = fixed_step * (zero_point - tf.stop_gradient(zero_point))
         quantized = quant_ops.quantize(
-            values + offset, step_size, -rounded, self.span - rounded
+            values + offset,
+            step_size,
+            -rounded,
+            self.span - rounded,
+            learned=True,
         )
         return quantized - offset
 
