@@ -7,8 +7,11 @@ import importlib
 import os
 import pathlib
 import re
+import signal
 import sys
 import textwrap
+import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -68,7 +71,9 @@ def run(
 ) -> None:
     """Parses the command line and calls `main`.
 
-    A user's mistake is one line on standard error and exit status 2.
+    A user's mistake is one line on standard error and exit status 2. Ctrl-C
+    is one line and status 130, whatever error comes out after it: TensorFlow,
+    interrupted amid something, may raise another in its place.
 
     Args:
       main: of the program.
@@ -79,20 +84,37 @@ def run(
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(_help(manual, holders))
         sys.exit(0)
+    interrupted = _interruption()
     try:
         _parse()
         _load_tensorflow()
         main()
-    except (errors.UserError, flags.Error) as error:
+    except BaseException as error:
+        if interrupted.is_set():
+            print(
+                f"{program}: interrupted; run the same command to go on.",
+                file=sys.stderr,
+            )
+            _leave(_INTERRUPTED)
+        if not isinstance(error, (errors.UserError, flags.Error)):
+            raise
         message = " ".join(str(error).split())
         print(f"{program}: {message}", file=sys.stderr)
         sys.exit(_USER_ERROR)
-    except KeyboardInterrupt:
-        print(
-            f"{program}: interrupted; run the same command to go on.",
-            file=sys.stderr,
-        )
-        _leave(_INTERRUPTED)
+
+
+def _interruption() -> threading.Event:
+    """Returns what Ctrl-C sets, before it raises a KeyboardInterrupt."""
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: types.FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    # it is ignored in a job that a script started in the background
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    return interrupted
 
 
 def _leave(status: int) -> NoReturn:

@@ -107,6 +107,28 @@ def test_a_config_of_ones_own_with_a_mistake(tmp_path, content, parts):
     _assert_one_sentence(_run("train", f"--config={note}"), *parts)
 
 
+_INTERRUPTED = """
+import os
+import signal
+
+def get_config():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise RuntimeError("amid something")
+"""
+
+
+def test_ctrl_c_that_comes_out_as_another_error(tmp_path):
+    path = tmp_path / "note.py"
+    path.write_text(_INTERRUPTED)
+    result = _run("train", f"--config={path}")
+    assert result.returncode == 130
+    assert result.stderr.splitlines()[-1] == (
+        "qgen-train: interrupted; run the same command to go on."
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "run"), [("measure", _run_alone), ("export", _run)]
 )
