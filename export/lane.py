@@ -70,16 +70,18 @@ class Lane:
         self._size = size
         self._steps = np.empty(shape, np.float32)
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray, start: int) -> np.ndarray:
         """Returns what the file does, as it comes out.
 
         Args:
           images: float32, at most as many as there is memory for.
+          start: index of the first, to name one that is wrong.
 
         Raises:
+          DataError: an image holds NaN.
           ExportError: the runtime fails, or returns no row for each image.
         """
-        self._fill(images)
+        self._fill(images, start)
         with self._refusal_reported():
             self._runtime.invoke()
             outputs = self._runtime.get_tensor(self.output.index)
@@ -90,21 +92,23 @@ class Lane:
             )
         return outputs[: len(images)]
 
-    def _fill(self, images: np.ndarray) -> None:
+    def _fill(self, images: np.ndarray, start: int) -> None:
         """Writes images into the input; what is behind them is not read."""
-        # a view that outlives this function would keep the runtime from running
-        target = self._runtime.tensor(self.input.index)()[: len(images)]
+        values = images
         if self.input.scale is None:
-            np.copyto(target, images)
-            return
-        steps = on_grid(
-            images,
-            self.input.scale,
-            self.input.zero_point,
-            self.input.dtype,
-            out=self._steps[: len(images)],
-        )
-        np.copyto(target, steps, casting="unsafe")
+            _require_numbers(images, start)
+        else:
+            values = on_grid(
+                images,
+                self.input.scale,
+                self.input.zero_point,
+                self.input.dtype,
+                start=start,
+                out=self._steps[: len(images)],
+            )
+        # a view that outlives this function would keep the runtime from running
+        target = self._runtime.tensor(self.input.index)()
+        np.copyto(target[: len(images)], values, casting="unsafe")
 
     @contextlib.contextmanager
     def _refusal_reported(self, what: str = "") -> Iterator[None]:
@@ -136,6 +140,8 @@ def on_grid(
     scale: float | np.float32,
     zero_point: float | np.float32,
     dtype: type,
+    *,
+    start: int = 0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rounds images to the grid of an integer input, halves to even.
@@ -145,17 +151,36 @@ def on_grid(
       scale: of the input.
       zero_point: of the input.
       dtype: of the input, whose limits cut the images off.
+      start: index of the first image, to name one that is wrong.
       out: float32, to write to.
 
     Returns:
       Whole numbers, float32.
+
+    Raises:
+      DataError: an image holds NaN.
     """
     limits = np.iinfo(dtype)
     # by the reciprocal, as the network's own quantizer
     steps = np.multiply(images, np.float32(1.0) / np.float32(scale), out=out)
     np.rint(steps, out=steps)
-    steps += np.float32(zero_point)
-    return np.clip(steps, limits.min, limits.max, out=steps)
+    if zero_point:
+        steps += np.float32(zero_point)
+    # most are inside: to look takes less time than to clip, and finds NaN, too
+    if not (limits.min <= np.min(steps) and np.max(steps) <= limits.max):
+        _require_numbers(steps, start)
+        np.clip(steps, limits.min, limits.max, out=steps)
+    return steps
+
+
+def _require_numbers(images: np.ndarray, start: int) -> None:
+    """Raises a DataError if one of images `start`... holds NaN."""
+    if np.isnan(np.min(images)):  # in one pass, without a copy
+        wrong = np.isnan(images).reshape(len(images), -1).any(axis=1)
+        raise errors.DataError(
+            f"image {start + int(np.argmax(wrong))} holds NaN: mend the data "
+            "set or its preprocessing."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,10 +135,10 @@ def test_an_interruption_ends_all_threads(monkeypatch):
     images = harness.test_images()[:200]
     run, finished = Lane.run, []
 
-    def interrupted(self, part):
+    def interrupted(self, part, start):
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
-        finished.append(run(self, part))
+        finished.append(run(self, part, start))
         time.sleep(0.01)
         return finished[-1]
 
@@ -215,7 +215,7 @@ def test_inputs_are_rounded_as_the_network_rounds_them():
     images = np.resize(values, (12, 8, 8, 1))
     lane = Lane(_file(BitScheme(4, 8)), "xnnpack", num_threads=1)
     lane.resize(12)
-    lane._fill(images)
+    lane._fill(images, 0)
     levels = lane._runtime.get_tensor(lane.input.index)
     np.testing.assert_array_equal(levels * step, grid(images).numpy())
 
