@@ -52,7 +52,7 @@ def _measured(run: Any, splits: Any) -> dict[str, Any]:
     content = export.convert(network)
     export.check(network, content)
     file = measures.evaluate(
-        export.Interpreter(content).predict, splits.test.batch(_BATCH_SIZE)
+        export.Interpreter(content), splits.test.batch(_BATCH_SIZE)
     )
     return {
         "model": run.label,

@@ -93,8 +93,6 @@ class _Contender:
 
 def _content() -> tuple[bytes, tuple[int, ...]]:
     """Returns the file, and the shape of an image."""
-    import numpy as np
-
     import export
     import qgen_tf
     from export import weights
@@ -104,14 +102,20 @@ def _content() -> tuple[bytes, tuple[int, ...]]:
     else:
         model = qgen_tf.models.MODELS[_MODEL.value]((32, 32, 3), 10)
         model = qgen_tf.quantize_model(model, qgen_tf.BitScheme(4, 8))
-        generator = np.random.default_rng(0)
-        images = generator.normal(size=(64, *model.input_shape[1:]))
-        qgen_tf.calibrate(model, [images.astype(np.float32)])
+        qgen_tf.calibrate(model, [_images((64, *model.input_shape[1:]))])
     network = qgen_tf.inference_model(model)
     content = export.convert(network, storage=_STORAGE.value)
     if _EXPAND.value:
         content = weights.expand(content)
     return content, model.input_shape[1:]
+
+
+def _images(shape: tuple[int, ...]) -> Any:
+    """Returns images, whose values have limits as those of pixels have."""
+    import numpy as np
+
+    images = np.random.default_rng(0).uniform(-2.0, 2.0, shape)
+    return images.astype(np.float32)
 
 
 def _invoke(
@@ -138,18 +142,18 @@ def _ours(content: bytes, images: Any) -> list[_Contender]:
     import tensorflow as tf
 
     import export
-    from qgen_tf import measures
+    from qgen_tf import measures, reading
 
-    predict = export.Interpreter(content).predict
+    interpreter = export.Interpreter(content)
     labels = np.zeros(len(images), np.int64)
-    dataset = (
+    dataset = reading.untuned(
         tf.data.Dataset.from_tensor_slices((images, labels))
         .batch(_DATASET_BATCH_SIZE.value)
         .cache()
     )
     return [
-        _Contender("predict", lambda: predict(images)),
-        _Contender("evaluate", lambda: measures.evaluate(predict, dataset)),
+        _Contender("predict", lambda: interpreter.predict(images)),
+        _Contender("evaluate", lambda: measures.evaluate(interpreter, dataset)),
         _Contender("load", lambda: collections.deque(dataset, maxlen=0)),
     ]
 
@@ -208,15 +212,12 @@ def _positive(holder: flags.FlagHolder) -> list[int]:
 
 
 def _main() -> None:
-    import numpy as np
-
     batch_sizes, threads = _positive(_BATCH_SIZES), _positive(_THREADS)
     what = _RUN_DIR.value or _MODEL.value
     content, image_shape = _content()
     # whole batches only: `invoke` cannot take fewer images
     count = -(-_EXAMPLES.value // max(batch_sizes)) * max(batch_sizes)
-    images = np.random.default_rng(0).normal(size=(count, *image_shape))
-    images = images.astype(np.float32)
+    images = _images((count, *image_shape))
     measured = _measured(
         [
             *itertools.starmap(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import queue
+from collections.abc import Iterable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from export.lane import Lane, require_kernels
 from export.model_file import require_content
+from export.pipeline import Pipeline
 from export.weights import expand
 from qgen_tf import errors
 
@@ -111,13 +112,22 @@ class Interpreter:
             hold NaN.
           ExportError: the runtime fails, or returns no row for each image.
         """
-        levels = self.output_levels(images)
-        if self._output.scale is None:
-            return levels
-        values = levels.astype(np.float32)
-        values -= self._output.zero_point
-        values *= self._output.scale
-        return values
+        return self._logits(self.output_levels(images))
+
+    def predict_batches(
+        self, batches: Iterable[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Yields the logits of each batch; see `predict`.
+
+        That is faster than a call for each: the threads go on with the next
+        batches while the last parts of one run, and while whoever asked works
+        on what was yielded. One of them reads the batches. At most three are
+        held at once.
+        """
+        for levels in self._levels(
+            map(self._parts, batches), self._num_lanes - 1
+        ):
+            yield self._logits(levels)
 
     def output_levels(self, images: np.ndarray) -> np.ndarray:
         """Returns what the file does, as it comes out; see `predict`.
@@ -126,42 +136,41 @@ class Interpreter:
           int8 or uint8 [examples, classes]; float32 of a file with a float
           output.
         """
+        parts = self._parts(images)
+        num_others = min(self._num_lanes, len(parts)) - 1
+        (levels,) = self._levels([parts], num_others)
+        return levels
+
+    def _levels(
+        self, batches: Iterable[list[_Part]], num_others: int
+    ) -> Iterator[np.ndarray]:
+        """Yields the output of each batch.
+
+        Args:
+          batches: in parts.
+          num_others: threads beside that which asks.
+        """
+        pipeline = Pipeline(self._run, batches)
+        for levels in pipeline.results(self._threads, num_others):
+            yield levels[0] if len(levels) == 1 else np.concatenate(levels)
+
+    def _logits(self, levels: np.ndarray) -> np.ndarray:
+        if self._output.scale is None:
+            return levels
+        values = levels.astype(np.float32)
+        values -= self._output.zero_point
+        values *= self._output.scale
+        return values
+
+    def _parts(self, images: np.ndarray) -> list[_Part]:
+        """Returns the parts of a batch."""
         images = np.asarray(images)
         require_images(images, self.input_shape)
-        parts = self._parts(images, self._size(len(images)))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _parts(self, images: np.ndarray, size: int) -> list[np.ndarray]:
-        """Runs parts of so many images, each in the first lane that is free."""
-        starts = range(0, len(images), size)
-        parts: list[Any] = [None] * len(starts)
-        failures: dict[int, Exception] = {}
-        waiting = iter(enumerate(starts))
-
-        def stop() -> None:
-            collections.deque(waiting, maxlen=0)
-
-        def work() -> None:
-            for index, start in waiting:  # each part goes to one thread
-                try:
-                    parts[index] = self._run(images, start, size)
-                except Exception as error:
-                    failures[index] = error
-                    stop()
-
-        # This thread works, too: to wake one that has slept takes time.
-        num_others = min(self._num_lanes, len(starts)) - 1
-        others = [self._threads.submit(work) for _ in range(num_others)]
-        try:
-            work()
-        finally:
-            stop()  # after Ctrl-C
-            for other in others:
-                if not other.cancel():  # it is at work
-                    other.result()
-        if failures:
-            raise failures[min(failures)]
-        return parts
+        size = self._size(len(images))
+        return [
+            _Part(images[start : start + size], start, size)
+            for start in range(0, len(images), size)
+        ]
 
     def _size(self, count: int) -> int:
         """Returns the examples of a part.
@@ -173,14 +182,28 @@ class Interpreter:
         rounds = -(-count // (self._most * self._num_lanes))
         return -(-count // (rounds * self._num_lanes))
 
-    def _run(self, images: np.ndarray, start: int, size: int) -> np.ndarray:
-        """Runs the part of the images that begins at `start`."""
+    def _run(self, part: _Part) -> np.ndarray:
+        """Runs a part in the first lane that is free."""
         lane = self._free_lanes.get()
         try:
-            lane.resize(size)
-            return lane.run(images[start : start + size], start)
+            lane.resize(part.size)
+            return lane.run(part.images, part.start)
         finally:
             self._free_lanes.put(lane)
+
+
+class _Part(NamedTuple):
+    """Images that go through a lane at once.
+
+    Attributes:
+      images: of a batch.
+      start: index of the first in the batch.
+      size: that the lane has; the last part may have fewer images.
+    """
+
+    images: np.ndarray
+    start: int
+    size: int
 
 
 def require_images(images: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from export.flatbuffer import float_operators
 from export.interpreter import Interpreter
 from export.model_file import parse
 from export.runtime_model import runtime_model
-from qgen_tf import errors
+from qgen_tf import errors, reading
 from qgen_tf.compat import keras
 from qgen_tf.measures.arguments import keras_model, require_examples
 from qgen_tf.measures.equivalence import (
@@ -192,7 +192,8 @@ def verify(
     step_size = interpreter.output_step_size or 1.0
 
     def evaluated(dataset: tf.data.Dataset) -> _Evaluated:
-        batches = progress(dataset.prefetch(1))  # loads while the sides run
+        # the next is loaded while the sides run
+        batches = progress(reading.untuned(dataset).prefetch(1))
         return _evaluated(sides, batches, step_size=step_size, margin=margin)
 
     trained_on, tested_on = evaluated(train), evaluated(test)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors, sharing
+from qgen_tf import errors, reading, sharing
 from qgen_tf.compat import keras
 from qgen_tf.measures.arguments import (
     keras_model,
@@ -156,9 +159,22 @@ class Evaluator:
         return Evaluation(losses, np.concatenate(self._correct))
 
 
+@runtime_checkable
+class BatchPredictor(Protocol):
+    """What takes several batches at once, such as an `export.Interpreter`."""
+
+    def predict_batches(
+        self, batches: Iterable[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Yields the logits of each batch of images, in order."""
+
+
+Predict: TypeAlias = Callable[[np.ndarray], np.ndarray] | BatchPredictor
+
+
 @errors.typed
 def evaluate(
-    predict: Callable[[np.ndarray], np.ndarray] | keras.Model | InferenceModel,
+    predict: Predict | keras.Model | InferenceModel,
     dataset: tf.data.Dataset,
     loss_fn: LossFn = cross_entropy,
 ) -> Evaluation:
@@ -166,10 +182,9 @@ def evaluate(
 
     Args:
       predict: a model, or a function such as `predictor(model)`, which is
-        compiled once for several data sets, or `Interpreter.predict` of a
+        compiled once for several data sets, or an `export.Interpreter` of a
         deployed file.
-      dataset: batches of (images, int labels). Large ones keep all lanes of
-        an Interpreter busy.
+      dataset: batches of (images, int labels).
       loss_fn: (labels, logits) to the loss of each example.
 
     Raises:
@@ -184,14 +199,30 @@ def evaluate(
         model = keras_model(predict)
         require_match(model, loss_fn)
         predict = predictor(model)
-    if not callable(predict):
+    if not (callable(predict) or isinstance(predict, BatchPredictor)):
         raise errors.ModelError(
             f"evaluate takes a model, not {type(predict).__name__}, or a "
-            "function from images to logits: of an Interpreter its predict."
+            "function from images to logits, or an export.Interpreter."
         )
     require_examples(dataset, model)
     evaluator = Evaluator(loss_fn)
-    for images, labels in dataset:
-        # `numpy()` would copy them
-        evaluator.add(labels, predict(np.asarray(images)))
+    waiting: collections.deque[tf.Tensor] = collections.deque()
+
+    def batches() -> Iterator[np.ndarray]:
+        for images, labels in reading.untuned(dataset):
+            waiting.append(labels)
+            yield np.asarray(images)  # `numpy()` would copy them
+
+    with contextlib.closing(_outputs(predict, batches())) as outputs:
+        for logits in outputs:
+            evaluator.add(waiting.popleft(), logits)
     return evaluator.evaluation()
+
+
+def _outputs(
+    predict: Predict, batches: Iterator[np.ndarray]
+) -> Generator[np.ndarray, None, None]:
+    if isinstance(predict, BatchPredictor):
+        yield from predict.predict_batches(batches)
+    else:
+        yield from map(predict, batches)

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.stats
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, reading
 from qgen_tf.compat import keras
 from qgen_tf.measures import perturbations
 from qgen_tf.measures.arguments import (
@@ -55,7 +55,7 @@ def margins(
     require_examples(dataset, network)
     predict = predictor(network)
     found = []
-    for images, labels in dataset:
+    for images, labels in reading.untuned(dataset):
         outputs = predict(images.numpy()).astype(np.float64)
         if not np.isfinite(outputs).all():
             raise errors.ModelError(

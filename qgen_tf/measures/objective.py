@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, reading
 from qgen_tf.compat import keras
 from qgen_tf.measures.arguments import (
     require_examples,
@@ -147,14 +147,11 @@ class Objective:
 
     def _distributed(self, dataset: tf.data.Dataset) -> Any:
         options = tf.data.Options()
-        # The tuner's thread takes longer to start and stop, at every reading,
-        # than a pass over small data.
-        options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
         return self._strategy.experimental_distribute_dataset(
-            dataset.with_options(options)
+            reading.untuned(dataset).with_options(options)
         )
 
     def _compiled(

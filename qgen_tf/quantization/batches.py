@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, reading
 from qgen_tf.compat import keras
 
 _NUMBERS = "fiub"  # kinds of numpy: float, int, unsigned, bool
@@ -34,6 +34,8 @@ def image_batches(
             f"the {name} are {type(dataset).__name__}: pass a tf.data.Dataset "
             "of batches of images."
         )
+    if isinstance(dataset, tf.data.Dataset):
+        dataset = reading.untuned(dataset)
     batches = iter(dataset)
     first = next(batches, None)
     if first is None:

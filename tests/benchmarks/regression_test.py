@@ -115,7 +115,7 @@ def test_evaluation_over_predict(content):
     _assert_at_most(
         2.5,
         lambda: _ratio(
-            lambda: measures.evaluate(runtime.predict, dataset),
+            lambda: measures.evaluate(runtime, dataset),
             lambda: runtime.predict(images),
             rounds=5,
         ),

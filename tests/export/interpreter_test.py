@@ -15,7 +15,7 @@ from export import tflite
 from export.interpreter import Interpreter
 from export.lane import Lane
 from export.model_file import pack, parse
-from qgen_tf import errors
+from qgen_tf import errors, measures
 from qgen_tf.compat import keras
 from qgen_tf.quantization import (
     BitScheme,
@@ -130,6 +130,39 @@ def test_the_first_image_at_fault_is_named_whatever_the_threads():
     np.testing.assert_array_equal(runtime.predict(images), wanted)
 
 
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches_give_what_a_call_for_each_gives(size):
+    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=2)
+    images = harness.test_images()[:100]
+    wanted = runtime.predict(images)
+    batches = (images[i : i + size] for i in range(0, 100, size))
+    found = list(runtime.predict_batches(batches))
+    assert [len(logits) for logits in found] == (
+        [size] * (100 // size) + [100 % size] * (100 % size > 0)
+    )
+    np.testing.assert_array_equal(np.concatenate(found), wanted)
+    labels = np.arange(100) % wanted.shape[1]
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(size)
+    of_batches, of_calls = (
+        measures.evaluate(each, dataset) for each in (runtime, runtime.predict)
+    )
+    np.testing.assert_array_equal(of_batches.losses, of_calls.losses)
+    np.testing.assert_array_equal(of_batches.correct, of_calls.correct)
+
+
+def test_an_error_of_the_caller_ends_the_batches():
+    runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=2)
+    images = harness.test_images()[:100]
+    dataset = tf.data.Dataset.from_tensor_slices((images, np.zeros(100, int)))
+
+    def loss(labels, logits):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measures.evaluate(runtime, dataset.batch(10), loss)
+    assert len(runtime.predict(images)) == 100
+
+
 def test_an_interruption_ends_all_threads(monkeypatch):
     runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=2, num_threads=2)
     images = harness.test_images()[:200]
@@ -153,16 +186,16 @@ def test_an_interruption_ends_all_threads(monkeypatch):
 
 
 def test_threads_end_with_the_interpreter():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=3)
     runtime.predict(harness.test_images()[:64])
-    assert threading.active_count() > before
+    started = set(threading.enumerate()) - before
+    assert started
     del runtime
     gc.collect()
-    deadline = time.monotonic() + 10.0
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    for thread in started:
+        thread.join(10.0)
+    assert not any(thread.is_alive() for thread in started)
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def _of_a_model():
 def _of_a_file():
     model, dataset = _model()
     runtime = Interpreter(tflite.convert(inference_model(model)))
-    return lambda: measures.evaluate(runtime.predict, dataset)
+    return lambda: measures.evaluate(runtime, dataset)
 
 
 def _repeat(build, count):
