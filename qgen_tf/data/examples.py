@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, reading
 
 # Encoded examples among which the next one of a larger split is drawn.
 STREAM_SHUFFLE_BUFFER = 8192
@@ -46,10 +46,11 @@ class Examples:
 
     def images(self) -> tf.data.Dataset:
         """Returns (image, label) in fixed order, uint8 and int32."""
-        return self.records.map(
+        images = self.records.map(
             lambda record, label: (self.decode(record), label),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
+        return reading.untuned(images)
 
 
 def in_memory(name: str, images: np.ndarray, labels: np.ndarray) -> Examples:

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from qgen_tf import config, errors, reading, sharing
+from qgen_tf import config, errors, sharing
 from qgen_tf.data import (
     augmentation,
     corruptions,
@@ -234,7 +234,7 @@ def _normalized(
     part: examples.Examples, normalize: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.data.Dataset:
     # of many at once: a call for each image costs more than the arithmetic
-    return reading.untuned(
+    return (
         part.images()
         .batch(_AT_ONCE)
         .map(lambda images, labels: (normalize(images), labels))

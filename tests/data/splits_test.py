@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qgen_tf import config, data, errors
+from qgen_tf import config, data, errors, reading
 from qgen_tf.data import preprocessing
 from tests.data.datasets_test import needs_cifar10, write_image
 
@@ -40,6 +40,12 @@ def test_digits(digits):
         assert images.dtype == np.float32 and labels.dtype == np.int32
         assert -1 <= images.min() < -0.9 and 0.9 < images.max() <= 1
         assert set(labels) == set(range(10))
+
+
+def test_views_are_read_without_the_tuner(digits):
+    for view in (digits.train, digits.test):
+        batches = view.take(100).batch(8).cache()
+        assert reading.untuned(batches) is batches
 
 
 def test_fixed_order_without_augmentation(digits):
