@@ -20,7 +20,8 @@ Takes the measures that need many passes over the data, and takes them again as
 published code does: a copy of the model gets the noise, and is evaluated on
 all examples, for each noise draw and each of 15 steps of a bisection (Jiang et
 al. 2020; Dziugaite et al. 2020). Of the 15 steps, which are alike, those at
-the crossing are run (two, and for the worst case one) and counted as 15.
+the crossing are run (two, and for the worst case one) and counted as 15; of
+random noise, with 40 draws that are counted as the 10 of each step.
 
 Both compute on the same deployed network, in turns, in one process; what is
 compiled once is not counted. "outside" is the share of our time that is spent

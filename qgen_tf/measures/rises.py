@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qgen_tf import errors
+from qgen_tf import errors, reading
 from qgen_tf.compat import keras
 from qgen_tf.measures.objective import Objective
 from qgen_tf.measures.perturbations import Neighbourhood
@@ -87,7 +87,7 @@ def objectives(
             "smaller m, or None."
         )
     size = len(next(iter(dataset))[1])
-    for batch in dataset.rebatch(m, drop_remainder=True):
+    for batch in reading.untuned(dataset).rebatch(m, drop_remainder=True):
         examples = tf.data.Dataset.from_tensor_slices(batch)
         yield near.objective.on(examples.batch(size))
 

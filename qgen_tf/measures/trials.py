@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from qgen_tf import reading
 from qgen_tf.measures.objective import Objective
 from qgen_tf.measures.perturbations import Neighbourhood
 from qgen_tf.measures.search import Crossing
@@ -37,6 +38,7 @@ class Trials:
             there is one part, which is all of it.
         """
         self.num_seen = 0
+        dataset = reading.untuned(dataset)
         sizes = [len(labels) for _, labels in dataset]
         self.num_examples = sum(sizes)
         self.num_parts = max(1, self.num_examples // part_size)
