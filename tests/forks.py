@@ -8,6 +8,7 @@ import importlib
 import multiprocessing
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,12 @@ def command(name, *arguments):
     """Becomes a command of the project, such as "train"."""
     sys.argv = [f"qgen-{name}", *arguments]
     importlib.import_module(f"qgen_tf.cli.{name}").main()
+
+
+def command_in_a_terminal(name, *arguments):
+    """Becomes a command that Ctrl-C reaches, wherever the tests run."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command(name, *arguments)
 
 
 def start(outputs, function, *arguments, cwd=None):

@@ -1,7 +1,6 @@
 """The command line as a user meets it: help, mistakes, exit codes."""
 
 import re
-import signal
 import subprocess
 import sys
 
@@ -120,16 +119,10 @@ def get_config():
 """
 
 
-def _in_a_terminal(name, *arguments):
-    """Runs a program that Ctrl-C reaches, wherever the tests were started."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    forks.command(name, *arguments)
-
-
 def test_ctrl_c_that_comes_out_as_another_error(tmp_path):
     path = tmp_path / "note.py"
     path.write_text(_INTERRUPTED)
-    result = forks.run(_in_a_terminal, "train", f"--config={path}")
+    result = forks.run(forks.command_in_a_terminal, "train", f"--config={path}")
     assert result.returncode == 130
     assert result.stderr.splitlines()[-1] == (
         "qgen-train: interrupted; run the same command to go on."
