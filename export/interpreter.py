@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,9 @@ from export.pipeline import Pipeline
 from export.weights import expand
 from qgen_tf import errors
 
-BATCH_SIZE = 128
+# At once: of small images more save time, of large ones they only take memory.
+_MOST_EXAMPLES = 512
+_MOST_VALUES = 2**21  # of the input: 13 images of 224 pixels
 
 _MOST_LANES = 8  # each has its own copy of the weights
 
@@ -30,6 +33,7 @@ class Interpreter:
     examples there are, and calls from several threads share it.
 
     Attributes:
+      batch_size: most examples at once, over all copies.
       input_shape: of an image.
       output_step_size: scale of an integer output, or None if it is float.
     """
@@ -39,7 +43,7 @@ class Interpreter:
         self,
         content: bytes,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         num_threads: int | None = None,
         kernels: str = "xnnpack",
         expand_low_bits: bool = False,
@@ -52,8 +56,9 @@ class Interpreter:
         Args:
           content: of the file.
           batch_size: most examples at once, over all copies; at least one in
-            each. Of a file that takes a fixed number of examples, that number,
-            which is in each copy.
+            each. None for 512, or fewer if images are larger than 36 pixels.
+            Of a file that takes a fixed number of examples, that number, which
+            is in each copy.
           num_threads: None for all cores.
           kernels: "xnnpack", "builtin" for the runtime's own optimized kernels,
             or "reference" for its plain ones; they round differently.
@@ -70,7 +75,7 @@ class Interpreter:
         """
         require_content(content)
         require_kernels(kernels)
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise errors.ExportError(
                 f"batch_size is {batch_size}: let it be 1 or more."
             )
@@ -91,7 +96,10 @@ class Interpreter:
         self.input_shape = self._input.shape
         scale = self._output.scale
         self.output_step_size = None if scale is None else float(scale)
-        self._most = batch_size
+        if batch_size is None:
+            fitting = _MOST_VALUES // math.prod(self.input_shape)
+            batch_size = max(1, min(_MOST_EXAMPLES, fitting))
+        self.batch_size = self._most = batch_size
         if self._input.is_resizable:
             self._most = -(-batch_size // self._num_lanes)
         lane.resize(self._most)

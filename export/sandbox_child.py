@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.interpreter import BATCH_SIZE, Interpreter
+from export.interpreter import Interpreter
 from export.model_file import parse
 from export.weights import read_weights
 from qgen_tf import errors
@@ -55,7 +55,7 @@ class _Server:
             if call == "load":
                 return {"output_step_size": step_size}, np.zeros(0)
             read_weights(model)
-            count = settings.get("batch_size", BATCH_SIZE)
+            count = self._interpreter.batch_size
             shape = (count, *self._interpreter.input_shape)
             array, call = np.zeros(shape, np.float32), "output_levels"
         if self._interpreter is None:

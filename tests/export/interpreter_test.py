@@ -130,6 +130,19 @@ def test_the_first_image_at_fault_is_named_whatever_the_threads():
     np.testing.assert_array_equal(runtime.predict(images), wanted)
 
 
+def test_fewer_large_images_go_through_at_once(monkeypatch):
+    content = _file(BitScheme(4, 8))  # of images with 64 values
+    images = harness.test_images()[:40]
+    small = Interpreter(content)
+    assert small.batch_size == 512
+    wanted = small.predict(images)
+    for most, batch_size in ((640, 10), (63, 1)):
+        monkeypatch.setattr("export.interpreter._MOST_VALUES", most)
+        large = Interpreter(content, num_threads=2)
+        assert large.batch_size == batch_size
+        np.testing.assert_array_equal(large.predict(images), wanted)
+
+
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_batches_give_what_a_call_for_each_gives(size):
     runtime = Interpreter(_file(BitScheme(4, 8)), batch_size=8, num_threads=2)
@@ -361,7 +374,7 @@ def _fixed(images):
 
 def test_a_fixed_batch():
     content = _converted(_fixed, (8, 2, 2, 1))
-    with pytest.raises(errors.ExportError, match="128 examples at once"):
+    with pytest.raises(errors.ExportError, match="512 examples at once"):
         Interpreter(content)
     images = np.arange(80, dtype=np.float32).reshape(20, 2, 2, 1)
     runtime = Interpreter(content, batch_size=8)  # 20 are padded to 24

@@ -153,7 +153,7 @@ def test_settings(deployed):
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("batch_size", [None, "a", [], 1.5]),
+        ("batch_size", ["a", [], 1.5]),
         ("num_threads", ["a", [], 1.5]),
         ("kernels", [None, [], {}]),
         ("expand_low_bits", [None, "no", 1]),
