@@ -90,7 +90,7 @@ def run(
         _load_tensorflow()
         main()
     except BaseException as error:
-        if interrupted.is_set():
+        if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
             print(
                 f"{program}: interrupted; run the same command to go on.",
                 file=sys.stderr,
