@@ -18,7 +18,7 @@ LAYERS = (
     ("facade",),
     ("cli",),
 )
-BASE = (*("compat", "config", "errors", "legacy_keras", "reading", "sharing"),)
+BASE = ("compat", "config", "errors", "legacy_keras", "reading", "sharing")
 CONFIGS_MAY_IMPORT = {"__future__", "ml_collections", "qgen_tf.config"}
 DEVICE_SCRIPT = "export.run_on_device"
 DEVICE_MAY_IMPORT = {"numpy", "ai_edge_litert", *sys.stdlib_module_names}
